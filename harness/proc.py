@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The one module that starts processes: argv always a list, always a deadline, logged once."""
+
+import contextlib
+import ctypes
+import logging
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from harness.errors import BuildError, HostError
+from harness.timeouts import Deadline
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a finished command left: exit status and output, bounded by the caller's log."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def pasteable(argv: Sequence[str | os.PathLike[str]]) -> str:
+    """The command as a person can paste it into a shell."""
+    return shlex.join(os.fspath(word) for word in argv)
+
+
+def run(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    timeout_s: float,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    check: bool = True,
+    log_path: Path | None = None,
+    hint: str | None = None,
+) -> Result:
+    """Run a command to its end.
+
+    Raises HostError when it cannot start or overruns `timeout_s` (its whole process group is
+    killed), BuildError when it fails and `check` is set. With `log_path` the output is also kept.
+    """
+    words = tuple(os.fspath(word) for word in argv)
+    log.debug("run: %s", pasteable(words))
+    deadline = Deadline(timeout_s)
+    try:
+        child = subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise HostError(f"cannot start {words[0]}: {error.strerror or error}", hint=hint) from error
+    try:
+        out, err = child.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise HostError(
+            f"{words[0]} was still running after {deadline.elapsed_s():.0f} s: {pasteable(words)}",
+            hint=hint,
+        ) from error
+    finally:
+        kill_group(child)
+    result = Result(words, child.returncode, out, err)
+    if log_path:
+        log_path.write_text(f"$ {pasteable(words)}\n{out}{err}exit {child.returncode}\n")
+    if check and child.returncode:
+        tail = "\n".join((err or out).strip().splitlines()[-3:])
+        raise BuildError(
+            f"{words[0]} failed with {child.returncode} after {deadline.elapsed_s():.0f} s: {tail}",
+            hint=hint,
+            log=log_path,
+        )
+    return result
+
+
+def spawn(
+    argv: Sequence[str | os.PathLike[str]],
+    *,
+    stdout: IO[bytes],
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    pass_fds: Sequence[int] = (),
+) -> subprocess.Popen[bytes]:
+    """Start a long-lived child that dies with the harness, SIGKILL of the harness included.
+
+    Output and errors go to `stdout`. Raises HostError when it cannot start.
+    """
+    words = [os.fspath(word) for word in argv]
+    log.debug("spawn: %s", pasteable(words))
+    parent = os.getpid()
+
+    def die_with_parent() -> None:
+        # The kernel sends the signal when the parent's thread ends; the check closes the race of
+        # a parent that died before prctl ran.
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    try:
+        return subprocess.Popen(
+            words,
+            cwd=cwd,
+            env=None if env is None else dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            pass_fds=pass_fds,
+            preexec_fn=die_with_parent,
+        )
+    except OSError as error:
+        raise HostError(f"cannot start {words[0]}: {error.strerror or error}") from error
+
+
+def kill_group(child: "subprocess.Popen[str] | subprocess.Popen[bytes]") -> None:
+    """End the child and all that it started; safe to call twice."""
+    if child.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)
+        child.wait()

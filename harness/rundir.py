@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The run directory: where everything about one run is kept, so that it can be judged again."""
+
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from harness.errors import ConfigError
+
+
+class RunDir:
+    """Paths and small writes of one run; `runs/<utc>-<scenario>-<id>/`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, base: Path, scenario: str) -> "RunDir":
+        """Make a new directory below `base`; never reuses one."""
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        path = base / f"{stamp}-{scenario}-{secrets.token_hex(3)}"
+        path.mkdir(parents=True)
+        return cls(path)
+
+    @classmethod
+    def open(cls, path: Path) -> "RunDir":
+        """Open an existing run; ConfigError if this is none."""
+        run = cls(path)
+        if not run.run_json.is_file():
+            raise ConfigError(
+                f"{path} is no run directory: it holds no run.json",
+                hint="name a directory below runs/",
+            )
+        return run
+
+    @property
+    def run_json(self) -> Path:
+        """Everything needed to repeat the run."""
+        return self.path / "run.json"
+
+    @property
+    def argv(self) -> Path:
+        """QEMU's command line, pasteable."""
+        return self.path / "argv"
+
+    @property
+    def console_log(self) -> Path:
+        """The serial console, written by QEMU itself."""
+        return self.path / "console.log"
+
+    @property
+    def qemu_log(self) -> Path:
+        """QEMU's own output."""
+        return self.path / "qemu.log"
+
+    @property
+    def qmp_log(self) -> Path:
+        """QMP events, one JSON object a line."""
+        return self.path / "qmp.jsonl"
+
+    @property
+    def events(self) -> Path:
+        """The stub's event stream (harness.events)."""
+        return self.path / "events"
+
+    @property
+    def symbols_json(self) -> Path:
+        """What the guest said of its addresses: KASLR offset, modules (harness.symbols)."""
+        return self.path / "symbols.json"
+
+    @property
+    def steps(self) -> Path:
+        """Workload steps, one JSON object a line (harness.workload)."""
+        return self.path / "steps.jsonl"
+
+    @property
+    def verdict_json(self) -> Path:
+        """The verdict, as `tdharness judge` writes it."""
+        return self.path / "verdict.json"
+
+    @property
+    def report_html(self) -> Path:
+        """The report for people."""
+        return self.path / "report.html"
+
+    @property
+    def reproduce(self) -> Path:
+        """An executable script that repeats the run."""
+        return self.path / "reproduce"
+
+    def write_json(self, path: Path, data: Any) -> None:
+        """Write JSON so that a reader sees the old file or the new one, never a half."""
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
+        temporary.replace(path)
+
+    def append_step(self, step: dict[str, Any]) -> None:
+        """Add one line to steps.jsonl."""
+        with self.steps.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(step, sort_keys=True) + "\n")

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The event stream: what the stub saw and did, as fixed records.  harness/events.py holds the
+ * same schema; tests/unit/test_events_schema.py compiles this header and compares the two.
+ *
+ * A stream is one header, any number of records, and one trailer record.  No trailer, or a
+ * trailer that disagrees with the records before it, means that the stream was cut.
+ */
+#ifndef TDH_EVENTS_H
+#define TDH_EVENTS_H
+
+#include <stdint.h>
+
+#define EVENT_MAGIC "TDHEVENT"
+#define EVENT_VERSION 1
+
+typedef struct EventHeader {
+    char magic[8];
+    uint32_t version;
+    uint32_t record_size;
+    uint32_t vcpus;
+    uint32_t gpaw;
+    uint64_t ram_below_4g;
+    uint64_t ram_above_4g;
+    uint64_t reserved[3];
+} EventHeader;
+
+typedef struct EventRecord {
+    uint64_t seq;
+    uint16_t kind;
+    uint16_t vcpu;
+    uint32_t flags;
+    uint64_t pc;
+    uint64_t arg[5];
+} EventRecord;
+
+/* Arguments are listed in order; those not listed are zero. */
+typedef enum EventKind {
+    EV_MARK = 1,        /* mark (1 begin, 2 end), id */
+    EV_TDCALL = 2,      /* leaf, RCX, RDX, R8, status */
+    EV_VMCALL = 3,      /* R11 in, R12, R13, R10 out, R11 out */
+    EV_CONVERT = 4,     /* gpa, bytes, R10 out, dirty lines, flushed << 32 | flushed again */
+    EV_DIRTY_RUN = 5,   /* gpa of the first line, lines, pc of the store, its vcpu, seq of convert */
+    EV_STALE = 6,       /* gva, gpa, bytes of the leaf, seq of the PTE change */
+    EV_PTE_CHANGE = 7,  /* gva, gpa, old PTE, new PTE, bytes of the leaf */
+    EV_WRONG_ALIAS = 8, /* gva, gpa, page state */
+    EV_UNACCEPTED = 9,  /* gva, gpa, page state */
+    EV_ACCEPT = 10,     /* gpa, level, status, page state before */
+    EV_STACK = 11,      /* up to five words of the stack that look like return addresses;
+                           belongs to the record before it that is no EV_STACK */
+    EV_CACHE_ALL = 12,  /* opcode: 0x08 INVD, 0x09 WBINVD or WBNOINVD */
+    EV_COUNTER = 13,    /* counter, value */
+    EV_TRAILER = 0xffff /* records before this one, CRC-32 of them */
+} EventKind;
+
+typedef enum EventFlag {
+    EF_TO_SHARED = 1 << 0, /* convert, stale, PTE change: the new state is shared */
+    EF_BAD = 1 << 1,       /* tdcall, vmcall, convert, accept: operands break the contract */
+    EF_UNKNOWN = 1 << 2,   /* tdcall, vmcall: no such leaf or function */
+    EF_SHARED = 1 << 3,    /* access went through a shared mapping */
+    EF_WRITE = 1 << 4,     /* access was a store */
+    EF_CACHE = 1 << 5,     /* access was a cache flush instruction */
+    EF_USED = 1 << 6,      /* stale: the translation was used (otherwise: not invalidated) */
+    EF_GLOBAL = 1 << 7     /* stale, PTE change: the mapping is global */
+} EventFlag;
+
+typedef enum EventCounter {
+    CNT_CLFLUSH = 1,
+    CNT_INVLPG = 2,
+    CNT_FLUSH_NONGLOBAL = 3,
+    CNT_FLUSH_ALL = 4,
+    CNT_HLT = 5,
+    CNT_WALK = 6,
+    CNT_VMCALL_IO = 7,
+    CNT_PT_STORE = 8
+} EventCounter;
+
+/* Bits of the page state in EV_WRONG_ALIAS, EV_UNACCEPTED and EV_ACCEPT. */
+typedef enum PageState {
+    PAGE_SHARED = 1 << 0,
+    PAGE_PENDING = 1 << 1
+} PageState;
+
+#endif
