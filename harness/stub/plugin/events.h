@@ -36,13 +36,13 @@ typedef struct EventRecord {
 
 /* Arguments are listed in order; those not listed are zero. */
 typedef enum EventKind {
-    EV_MARK = 1,        /* mark (1 begin, 2 end), id */
-    EV_TDCALL = 2,      /* leaf, RCX, RDX, R8, status */
-    EV_VMCALL = 3,      /* R11 in, R12, R13, R10 out, R11 out */
-    EV_CONVERT = 4,     /* gpa, bytes, R10 out, dirty lines, flushed << 32 | flushed again */
-    EV_DIRTY_RUN = 5,   /* gpa of the first line, lines, pc of the store, its vcpu, seq of convert */
-    EV_STALE = 6,       /* gva, gpa, bytes of the leaf, seq of the PTE change */
-    EV_PTE_CHANGE = 7,  /* gva, gpa, old PTE, new PTE, bytes of the leaf */
+    EV_MARK = 1,       /* mark (1 begin, 2 end), id */
+    EV_TDCALL = 2,     /* leaf, RCX, RDX, R8, status */
+    EV_VMCALL = 3,     /* R11 in, R12, R13, R10 out, R11 out */
+    EV_CONVERT = 4,    /* gpa, bytes, R10 out, dirty lines, flushed << 32 | flushed again */
+    EV_DIRTY_RUN = 5,  /* gpa of the first line, lines, pc of the store, its vcpu, seq of convert */
+    EV_STALE = 6,      /* gva, gpa, bytes of the leaf, seq of the PTE change */
+    EV_PTE_CHANGE = 7, /* gva, gpa, old PTE, new PTE, bytes of the leaf */
     EV_WRONG_ALIAS = 8, /* gva, gpa, page state */
     EV_UNACCEPTED = 9,  /* gva, gpa, page state */
     EV_ACCEPT = 10,     /* gpa, level, status, page state before */
@@ -76,9 +76,6 @@ typedef enum EventCounter {
 } EventCounter;
 
 /* Bits of the page state in EV_WRONG_ALIAS, EV_UNACCEPTED and EV_ACCEPT. */
-typedef enum PageState {
-    PAGE_SHARED = 1 << 0,
-    PAGE_PENDING = 1 << 1
-} PageState;
+typedef enum PageState { PAGE_SHARED = 1 << 0, PAGE_PENDING = 1 << 1 } PageState;
 
 #endif

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The software TDX module: a QEMU TCG plugin under which an unmodified Linux kernel boots as a TD.
+ * It answers CPUID leaf 0x21 and TDCALL, keeps the model of memory and translations, and records
+ * what happened; which rule that breaks is decided elsewhere.
+ *
+ *   -plugin tdstub.so,out=FILE,vcpus=N,below4g=BYTES,above4g=BYTES[,track=on|off][,single=on|off]
+ */
+#include "stub.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+PLUGIN_EXPORT int qemu_plugin_version = PLUGIN_API;
+
+Stub stub = {.track = true};
+
+#define KERNEL_TEXT 0xffffffff80000000ull
+#define KERNEL_TEXT_END 0xffffffffff000000ull
+
+uint64_t stub_emit_with_stack(Vcpu *v, EventRecord *record)
+{
+    enum { MOST_WORDS = 320, MOST_KEPT = 40 };
+    uint64_t seq = stream_put(&stub.stream, record), kept[MOST_KEPT], word;
+    uint64_t rsp = vcpu_get(v, RSP);
+    size_t count = 0;
+
+    for (int i = 0; i < MOST_WORDS && count < MOST_KEPT; i++) {
+        g_byte_array_set_size(v->buffer, 0);
+        if (!qemu_plugin_read_memory_vaddr(rsp + 8 * i, v->buffer, 8) || v->buffer->len != 8) {
+            break;
+        }
+        memcpy(&word, v->buffer->data, 8);
+        if (word >= KERNEL_TEXT && word < KERNEL_TEXT_END) {
+            kept[count++] = word;
+        }
+    }
+    stream_put_stack(&stub.stream, v->index, kept, count);
+    return seq;
+}
+
+static void on_cpuid(unsigned vcpu, void *next)
+{
+    Vcpu *v = &stub.vcpus[vcpu];
+
+    if ((uint32_t)vcpu_get(v, RAX) != 0x21 || (uint32_t)vcpu_get(v, RCX) != 0) {
+        return;
+    }
+    vcpu_put(v, RAX, 0);
+    vcpu_put(v, RBX, 0x65746e49); /* "IntelTDX    " in EBX, EDX, ECX */
+    vcpu_put(v, RDX, 0x5844546c);
+    vcpu_put(v, RCX, 0x20202020);
+    qemu_plugin_set_pc((uintptr_t)next);
+}
+
+static void on_tdcall(unsigned vcpu, void *data)
+{
+    Vcpu *v = &stub.vcpus[vcpu];
+    uint64_t pc = (uintptr_t)data;
+
+    /* In user mode TDCALL is #UD, which QEMU raises when the instruction is left to it. */
+    if (vcpu_get(v, REG_CS) & 3) {
+        return;
+    }
+    tdcall_emulate(v, pc);
+    qemu_plugin_set_pc(pc + 4);
+}
+
+static void watch_insn(struct qemu_plugin_insn *insn)
+{
+    uint8_t bytes[16];
+    size_t length = qemu_plugin_insn_data(insn, bytes, sizeof(bytes));
+    uint64_t pc = qemu_plugin_insn_vaddr(insn);
+    Insn decoded = insn_decode(bytes, length, pc);
+    VcpuCallback callback;
+    Site *site;
+
+    if (decoded.kind == INSN_CPUID) {
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, on_cpuid, CB_RW_REGS_PC,
+                                               (void *)(uintptr_t)(pc + length));
+    } else if (decoded.kind == INSN_TDCALL) {
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, on_tdcall, CB_RW_REGS_PC,
+                                               (void *)(uintptr_t)pc);
+    } else if (decoded.kind != INSN_OTHER && stub.track) {
+        /* Never freed: QEMU does not say when it drops a translation, and a kernel holds only
+           dozens of these instructions. */
+        site = g_new(Site, 1);
+        *site = (Site){decoded, pc};
+        callback = flush_callback(decoded.kind);
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, callback, CB_R_REGS, site);
+    }
+}
+
+static void on_translate(struct qemu_plugin_tb *tb, void *unused)
+{
+    for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
+        struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+        void *pc = (void *)(uintptr_t)qemu_plugin_insn_vaddr(insn);
+
+        if (stub.track) {
+            qemu_plugin_register_vcpu_mem_cb(insn, track_load, CB_NO_REGS, MEM_R, pc);
+            qemu_plugin_register_vcpu_mem_cb(insn, track_store, CB_NO_REGS, MEM_W, pc);
+        }
+        watch_insn(insn);
+    }
+}
+
+static void on_vcpu_init(unsigned vcpu, void *unused)
+{
+    Vcpu *v;
+
+    if (vcpu >= stub.vcpu_count) {
+        g_error("tdstub: vCPU %u, but vcpus=%u was given", vcpu, stub.vcpu_count);
+    }
+    v = &stub.vcpus[vcpu];
+    vcpu_init(v, vcpu);
+    v->cr0 = vcpu_get(v, REG_CR0);
+    v->cr3 = vcpu_get(v, REG_CR3);
+    v->cr4 = vcpu_get(v, REG_CR4);
+}
+
+static void on_exit_of_qemu(void *unused)
+{
+    g_mutex_lock(&stub.lock);
+    for (unsigned counter = CNT_CLFLUSH; counter <= CNT_PT_STORE; counter++) {
+        EventRecord record = {.kind = EV_COUNTER, .arg = {counter}};
+
+        for (unsigned i = 0; i < stub.vcpu_count; i++) {
+            record.arg[1] += stub.vcpus[i].counter[counter];
+        }
+        stream_put(&stub.stream, &record);
+    }
+    stream_close(&stub.stream);
+    g_mutex_unlock(&stub.lock);
+}
+
+typedef struct Options {
+    const char *out;
+    uint64_t vcpus, below_4g, above_4g;
+} Options;
+
+static bool parse_switch(const char *value, bool *result)
+{
+    *result = !strcmp(value, "on");
+    return *result || !strcmp(value, "off");
+}
+
+static bool parse_number(const char *value, uint64_t *result)
+{
+    char *end;
+
+    errno = 0;
+    *result = strtoull(value, &end, 10);
+    return !errno && end != value && !*end;
+}
+
+static bool parse_option(Options *o, const char *name, const char *value)
+{
+    if (!strcmp(name, "out")) {
+        o->out = value;
+        return true;
+    }
+    if (!strcmp(name, "track")) {
+        return parse_switch(value, &stub.track);
+    }
+    if (!strcmp(name, "single")) {
+        return parse_switch(value, &stub.single);
+    }
+    if (!strcmp(name, "vcpus")) {
+        return parse_number(value, &o->vcpus) && o->vcpus > 0 && o->vcpus <= MAX_VCPUS;
+    }
+    if (!strcmp(name, "below4g")) {
+        return parse_number(value, &o->below_4g) && o->below_4g % MIB2 == 0;
+    }
+    return !strcmp(name, "above4g") && parse_number(value, &o->above_4g);
+}
+
+static bool parse_options(Options *o, int argc, char **argv)
+{
+    for (int i = 0; i < argc; i++) {
+        g_auto(GStrv) pair = g_strsplit(argv[i], "=", 2);
+
+        if (!pair[0] || !pair[1] || !parse_option(o, pair[0], strchr(argv[i], '=') + 1)) {
+            fprintf(stderr, "tdstub: bad option: %s\n", argv[i]);
+            return false;
+        }
+    }
+    if (!o->out || !o->vcpus || !o->below_4g) {
+        fprintf(stderr, "tdstub: out=, vcpus= and below4g= are needed\n");
+        return false;
+    }
+    return true;
+}
+
+PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc,
+                                      char **argv)
+{
+    Options o = {0};
+    EventHeader header = {
+        .magic = EVENT_MAGIC,
+        .version = EVENT_VERSION,
+        .record_size = sizeof(EventRecord),
+        .gpaw = GPAW,
+    };
+
+    if (info->version.cur < PLUGIN_API) {
+        fprintf(stderr, "tdstub: plugin API %d is needed, this QEMU has %d\n", PLUGIN_API,
+                info->version.cur);
+        return -1;
+    }
+    if (!parse_options(&o, argc, argv)) {
+        return -1;
+    }
+    header.vcpus = o.vcpus;
+    header.ram_below_4g = o.below_4g;
+    header.ram_above_4g = o.above_4g;
+    if (!stream_open(&stub.stream, o.out, &header)) {
+        fprintf(stderr, "tdstub: cannot write %s: %s\n", o.out, strerror(errno));
+        return -1;
+    }
+    stub.vcpu_count = o.vcpus;
+    stub.vcpus = g_new0(Vcpu, o.vcpus);
+    if (!memory_init(&stub.memory, o.below_4g, o.above_4g)) {
+        fprintf(stderr, "tdstub: no address space for the model of memory\n");
+        return -1;
+    }
+    track_init();
+    qemu_plugin_register_vcpu_init_cb(id, on_vcpu_init, NULL);
+    qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate, NULL);
+    qemu_plugin_register_atexit_cb(id, on_exit_of_qemu, NULL);
+    return 0;
+}

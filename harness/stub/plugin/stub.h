@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The stub's one state, and what its parts offer each other. */
+#ifndef TDH_STUB_H
+#define TDH_STUB_H
+
+#include <glib.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "insn.h"
+#include "page.h"
+#include "pending.h"
+#include "pgtable.h"
+#include "qemu_api.h"
+#include "stream.h"
+#include "vcpu.h"
+
+typedef struct Stub {
+    GMutex lock; /* guards pending, tables, stream and page owners; never the fast path */
+    Memory memory;
+    PendingSet pending;
+    Tables tables;
+    Stream stream;
+    Vcpu *vcpus;
+    unsigned vcpu_count;
+    bool track;  /* accesses and invalidations; off to measure what they cost */
+    bool single; /* all vCPUs share one thread: never sleep */
+    uint64_t td_ctls;
+} Stub;
+
+extern Stub stub;
+
+/* track.c: accesses. The pc of the instruction is the callbacks' data. */
+void track_init(void);
+void track_load(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc);
+void track_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc);
+/* A cache flush instruction on the line at va. */
+void track_flush_line(Vcpu *v, uint64_t va, bool drop, uint64_t pc);
+/* Under the lock: emit what vCPUs still owe in [gpa, gpa + bytes) at the commit of a conversion. */
+void track_commit_to_shared(Vcpu *v, uint64_t gpa, uint64_t bytes, uint64_t pc);
+/* Under the lock: forget invalidations that nobody owes. */
+void track_sweep(void);
+
+/* flush.c: cache and translation instructions. */
+typedef struct Site {
+    Insn insn;
+    uint64_t pc;
+} Site;
+VcpuCallback flush_callback(InsnKind kind);
+
+/* tdcall.c, vmcall.c */
+typedef struct Call {
+    Vcpu *vcpu;
+    uint64_t pc;
+    uint64_t rax; /* the status that the handler leaves */
+    uint32_t flags;
+} Call;
+void tdcall_emulate(Vcpu *v, uint64_t pc);
+void vmcall_emulate(Call *call);
+/* Under the lock: the record, then the stack of the vCPU that runs the callback. */
+uint64_t stub_emit_with_stack(Vcpu *v, EventRecord *record);
+
+#endif

@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* TDG.VP.VMCALL functions. Source: Intel Guest-Host-Communication Interface specification. */
+#include <unistd.h>
+
+#include "stub.h"
+
+#define VMCALL_SUCCESS 0ull
+#define VMCALL_INVALID_OPERAND 0x8000000000000000ull
+#define VMCALL_ALIGN_ERROR 0x8000000000000002ull
+#define OPERAND_INVALID_RCX 0xc000010000000001ull
+/* RCX: registers passed to the VMM. RAX, RCX and RSP are never passed, nor is anything above. */
+#define RCX_RESERVED 0xffffffff00000013ull
+/* R10 of a marker: "TDH". The other R10 != 0 calls are a VMM's own, and this VMM has none. */
+#define VENDOR_MARK 0x544448ull
+#define QUOTE_UNAVAILABLE 0x8000000000000001ull
+#define HLT_SLEEP_US 200
+
+typedef struct Vmcall {
+    Call *call;
+    uint64_t r10, r11, r12, r13; /* in: as the guest set them; r10 and r11 out: what it gets */
+} Vmcall;
+
+static void put(Vmcall *m, Reg reg, uint64_t value)
+{
+    vcpu_put(m->call->vcpu, reg, value);
+}
+
+static void refuse(Vmcall *m, uint64_t status)
+{
+    m->r10 = status;
+    m->call->flags |= EF_BAD;
+}
+
+static void cpuid(Vmcall *m)
+{
+    /* A hypervisor's leaves, all empty: the stub is none that Linux knows. */
+    for (Reg reg = R12; reg <= R15; reg++) {
+        put(m, reg, 0);
+    }
+}
+
+static void hlt(Vmcall *m)
+{
+    m->call->vcpu->counter[CNT_HLT]++;
+    /* An idle guest would spin here; in one thread the sleep would stall the other vCPUs. */
+    if (!stub.single) {
+        usleep(HLT_SLEEP_US);
+    }
+}
+
+static void io(Vmcall *m)
+{
+    m->call->vcpu->counter[CNT_VMCALL_IO]++;
+    m->r11 = ~0ull;
+}
+
+static void get_info(Vmcall *m)
+{
+    m->r11 = 0;
+    for (Reg reg = R12; reg <= R14; reg++) {
+        put(m, reg, 0);
+    }
+}
+
+static void emit_dirty(const DirtyRun *run, void *data)
+{
+    enum { MOST_RUNS = 64 };
+    EventRecord *runs = data;
+    EventRecord *next = &runs[1 + runs[0].arg[0]];
+
+    if (runs[0].arg[0] < MOST_RUNS) {
+        *next = (EventRecord){
+            .kind = EV_DIRTY_RUN,
+            .arg = {run->gpa, run->lines, run->store_pc, run->store_vcpu},
+        };
+        runs[0].arg[0]++;
+    }
+}
+
+/* Under the lock. */
+static void convert(Vmcall *m, uint64_t gpa, uint64_t bytes, bool to_shared)
+{
+    EventRecord runs[65] = {0};
+    Vcpu *v = m->call->vcpu;
+    Conversion c = memory_convert(&stub.memory, gpa, bytes, to_shared, emit_dirty, runs);
+    EventRecord record = {
+        .kind = EV_CONVERT,
+        .vcpu = v->index,
+        .flags = to_shared ? EF_TO_SHARED : 0,
+        .pc = m->call->pc,
+        .arg = {gpa, bytes, m->r10, c.dirty, c.flushed << 32 | (uint32_t)c.flushed_again},
+    };
+    uint64_t seq = stub_emit_with_stack(v, &record);
+
+    for (uint64_t i = 1; i <= runs[0].arg[0]; i++) {
+        runs[i].vcpu = v->index;
+        runs[i].arg[4] = seq;
+        stream_put(&stub.stream, &runs[i]);
+    }
+}
+
+static void map_gpa(Vmcall *m)
+{
+    bool to_shared = m->r12 & SHARED_BIT;
+    uint64_t gpa = m->r12 & ~SHARED_BIT, bytes = m->r13;
+    EventRecord refused = {.kind = EV_CONVERT, .vcpu = m->call->vcpu->index, .pc = m->call->pc};
+
+    if (gpa % PAGE_BYTES || bytes % PAGE_BYTES) {
+        refuse(m, VMCALL_ALIGN_ERROR);
+    } else if (!bytes || gpa >= SHARED_BIT || bytes > SHARED_BIT - gpa) {
+        refuse(m, VMCALL_INVALID_OPERAND);
+    }
+    g_mutex_lock(&stub.lock);
+    if (m->r10) {
+        refused.flags = EF_BAD | (to_shared ? EF_TO_SHARED : 0);
+        refused.arg[0] = gpa;
+        refused.arg[1] = bytes;
+        refused.arg[2] = m->r10;
+        stub_emit_with_stack(m->call->vcpu, &refused);
+    } else {
+        if (to_shared) {
+            track_commit_to_shared(m->call->vcpu, gpa, bytes, m->call->pc);
+        }
+        convert(m, gpa, bytes, to_shared);
+    }
+    stream_flush(&stub.stream);
+    g_mutex_unlock(&stub.lock);
+}
+
+/* No quoting service: the buffer's header says so, as a host without one would. */
+static void get_quote(Vmcall *m)
+{
+    uint64_t status = QUOTE_UNAVAILABLE, gpa = m->r12 & ~SHARED_BIT;
+    GByteArray *array;
+
+    if (!(m->r12 & SHARED_BIT) || gpa % PAGE_BYTES || m->r13 % PAGE_BYTES) {
+        refuse(m, VMCALL_INVALID_OPERAND);
+        return;
+    }
+    array = g_byte_array_append(g_byte_array_new(), (const guint8 *)&status, sizeof(status));
+    qemu_plugin_write_memory_hwaddr(gpa + 8, array);
+    g_byte_array_free(array, TRUE);
+}
+
+static void report_fatal_error(Vmcall *m)
+{
+    /* The guest asks again for ever; the machine's owner stops it. */
+    if (!stub.single) {
+        usleep(1000 * HLT_SLEEP_US);
+    }
+    m->call->flags |= EF_BAD;
+}
+
+static void setup_event_notify(Vmcall *m)
+{
+    if (m->r12 < 32 || m->r12 > 255) {
+        refuse(m, VMCALL_INVALID_OPERAND);
+    }
+}
+
+/* MSR and MMIO calls come from a #VE handler, and the stub injects no #VE. */
+static void unsupported(Vmcall *m)
+{
+    refuse(m, VMCALL_INVALID_OPERAND);
+}
+
+static const struct {
+    uint64_t number;
+    void (*handler)(Vmcall *m);
+    bool silent; /* too frequent to record, or recorded by the handler */
+} functions[] = {
+    {0x0a, cpuid, false},
+    {0x0c, hlt, true},
+    {0x1e, io, true},
+    {0x1f, unsupported, false},
+    {0x20, unsupported, false},
+    {0x30, unsupported, false},
+    {0x10000, get_info, false},
+    {0x10001, map_gpa, true},
+    {0x10002, get_quote, false},
+    {0x10003, report_fatal_error, false},
+    {0x10004, setup_event_notify, false},
+};
+
+static void record_vmcall(const Vmcall *m, uint64_t r10, uint64_t r11)
+{
+    EventRecord record = {
+        .kind = r10 == VENDOR_MARK ? EV_MARK : EV_VMCALL,
+        .vcpu = m->call->vcpu->index,
+        .flags = m->call->flags,
+        .pc = m->call->pc,
+        .arg = {r11, m->r12, m->r13, m->r10, m->r11},
+    };
+
+    if (r10 == VENDOR_MARK) {
+        record.arg[2] = record.arg[3] = record.arg[4] = 0;
+    }
+    g_mutex_lock(&stub.lock);
+    if (m->call->flags & (EF_BAD | EF_UNKNOWN)) {
+        stub_emit_with_stack(m->call->vcpu, &record);
+    } else {
+        stream_put(&stub.stream, &record);
+    }
+    stream_flush(&stub.stream);
+    g_mutex_unlock(&stub.lock);
+}
+
+/* Returns whether a record is due. */
+static bool dispatch(Vmcall *m)
+{
+    if (m->r10 == VENDOR_MARK) {
+        m->r10 = VMCALL_SUCCESS;
+        return true;
+    }
+    if (!m->r10) {
+        for (size_t i = 0; i < G_N_ELEMENTS(functions); i++) {
+            if (functions[i].number == m->r11) {
+                functions[i].handler(m);
+                return !functions[i].silent;
+            }
+        }
+    }
+    m->r10 = VMCALL_INVALID_OPERAND;
+    m->call->flags |= EF_UNKNOWN;
+    return true;
+}
+
+void vmcall_emulate(Call *call)
+{
+    Vcpu *v = call->vcpu;
+    Vmcall m = {
+        .call = call,
+        .r10 = vcpu_get(v, R10),
+        .r11 = vcpu_get(v, R11),
+        .r12 = vcpu_get(v, R12),
+        .r13 = vcpu_get(v, R13),
+    };
+    uint64_t r10 = m.r10, r11 = m.r11;
+
+    if (vcpu_get(v, RCX) & RCX_RESERVED) {
+        call->rax = OPERAND_INVALID_RCX;
+        call->flags |= EF_BAD;
+        record_vmcall(&m, 0, r11);
+        return;
+    }
+    if (dispatch(&m)) {
+        record_vmcall(&m, r10, r11);
+    }
+    vcpu_put(v, R10, m.r10);
+    vcpu_put(v, R11, m.r11);
+}
