@@ -43,7 +43,7 @@ static void void_address(Vcpu *v, uint64_t va)
 {
     uint64_t first = va / PAGE_BYTES & ~511ull;
 
-    v->xlate[va / PAGE_BYTES % XLATE_SLOTS].generation = 0;
+    v->xlate[va / PAGE_BYTES % XLATE_SLOTS].tag = ~0ull;
     if (v->has_huge) {
         vcpu_void_xlate(v, true);
         v->has_huge = false;
@@ -52,8 +52,8 @@ static void void_address(Vcpu *v, uint64_t va)
     for (uint64_t page = first; page < first + 512; page++) {
         Xlate *slot = &v->xlate[page % XLATE_SLOTS];
 
-        if (slot->vpage == page && slot->level > 0) {
-            slot->generation = 0;
+        if (slot->page & XLATE_LARGE) {
+            slot->tag = ~0ull;
         }
     }
 }

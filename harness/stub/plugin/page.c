@@ -11,8 +11,6 @@
 _Static_assert(sizeof(Page) == 64, "the budget is 1/64 of guest memory");
 
 #define FOUR_GIB (4ull << 30)
-/* Kernel text and modules lie in the top 4 GiB, so half an address names a PC there. */
-#define KERNEL_HALF 0xffffffff00000000ull
 
 static size_t page_count(const Memory *m)
 {
@@ -52,21 +50,6 @@ Page *memory_page(const Memory *m, uint64_t gpa)
     return NULL;
 }
 
-void page_store(Page *page, Key key, unsigned line, uint64_t pc, unsigned vcpu)
-{
-    uint64_t bit = 1ull << line;
-    unsigned grain = line / (PAGE_LINES / STORE_GRAINS);
-    uint32_t half = pc >= KERNEL_HALF ? (uint32_t)pc : 0;
-    uint32_t vcpus = LOAD(page->store_vcpu);
-
-    /* Most stores hit a line that is dirty already: look before locking the bus. */
-    if (!(LOAD(page->dirty[key]) & bit)) {
-        __atomic_fetch_or(&page->dirty[key], bit, __ATOMIC_RELAXED);
-    }
-    STORE(page->store_pc[grain], half);
-    STORE(page->store_vcpu, (vcpus & ~(15u << 4 * grain)) | (vcpu & 15) << 4 * grain);
-}
-
 void page_flush(Page *page, Key key, unsigned line, bool drop)
 {
     uint64_t bit = 1ull << line;
@@ -91,7 +74,7 @@ static DirtyRun first_run(const Page *page, uint64_t gpa, uint64_t mask)
         .gpa = gpa + line * LINE_BYTES,
         .lines = ~rest ? __builtin_ctzll(~rest) : PAGE_LINES,
         .store_pc = half ? KERNEL_HALF | half : 0,
-        .store_vcpu = page->store_vcpu >> 4 * grain & 15,
+        .store_vcpu = page->store_vcpu,
     };
 }
 

@@ -42,8 +42,8 @@ typedef struct Page {
     uint64_t flushed;  /* lines flushed since the last conversion */
     /* low half of the kernel PC of the last store per 512 bytes, 0 for user space */
     uint32_t store_pc[STORE_GRAINS];
-    uint32_t store_vcpu; /* four bits per 512 bytes */
     uint16_t flushed_again;
+    uint8_t store_vcpu; /* of the last store to the page */
     uint8_t state;
     uint8_t said;
 } Page;
@@ -69,7 +69,24 @@ void memory_free(Memory *m);
 /* The page that holds `gpa`, NULL where there is no RAM (devices, the legacy hole's ROMs). */
 Page *memory_page(const Memory *m, uint64_t gpa);
 
-void page_store(Page *page, Key key, unsigned line, uint64_t pc, unsigned vcpu);
+/* Kernel text and modules lie in the top 4 GiB, so half an address names a PC there. */
+#define KERNEL_HALF 0xffffffff00000000ull
+
+/* The hottest code of the stub: once per store of the guest. */
+static inline void page_store(Page *page, Key key, unsigned line, uint64_t pc, unsigned vcpu)
+{
+    uint64_t bit = 1ull << line;
+    unsigned grain = line / (PAGE_LINES / STORE_GRAINS);
+    uint32_t half = pc >= KERNEL_HALF ? (uint32_t)pc : 0;
+
+    /* Most stores hit a line that is dirty already: look before locking the bus. */
+    if (!(__atomic_load_n(&page->dirty[key], __ATOMIC_RELAXED) & bit)) {
+        __atomic_fetch_or(&page->dirty[key], bit, __ATOMIC_RELAXED);
+    }
+    __atomic_store_n(&page->store_pc[grain], half, __ATOMIC_RELAXED);
+    __atomic_store_n(&page->store_vcpu, (uint8_t)vcpu, __ATOMIC_RELAXED);
+}
+
 /* The line is written back under `key`; with `drop` it was CLFLUSH, without CLWB. */
 void page_flush(Page *page, Key key, unsigned line, bool drop);
 

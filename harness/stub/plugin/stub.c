@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "access.h"
+
 PLUGIN_EXPORT int qemu_plugin_version = PLUGIN_API;
 
 Stub stub = {.track = true};
@@ -67,28 +69,39 @@ static void on_tdcall(unsigned vcpu, void *data)
     qemu_plugin_set_pc(pc + 4);
 }
 
-static void watch_insn(struct qemu_plugin_insn *insn)
+static void watch_memory(struct qemu_plugin_insn *insn, unsigned access, uint64_t pc)
 {
-    uint8_t bytes[16];
-    size_t length = qemu_plugin_insn_data(insn, bytes, sizeof(bytes));
-    uint64_t pc = qemu_plugin_insn_vaddr(insn);
-    Insn decoded = insn_decode(bytes, length, pc);
-    VcpuCallback callback;
+    void *data = (void *)(uintptr_t)pc;
+    bool wide = access & ACCESS_WIDE;
+
+    if (access & ACCESS_LOAD) {
+        qemu_plugin_register_vcpu_mem_cb(insn, wide ? track_load_wide : track_load, CB_NO_REGS,
+                                         MEM_R, data);
+    }
+    if (access & ACCESS_STORE) {
+        qemu_plugin_register_vcpu_mem_cb(insn, wide ? track_store_wide : track_store, CB_NO_REGS,
+                                         MEM_W, data);
+    }
+}
+
+static void watch_kind(struct qemu_plugin_insn *insn, const Insn *decoded, uint64_t pc,
+                       size_t length)
+{
     Site *site;
 
-    if (decoded.kind == INSN_CPUID) {
+    if (decoded->kind == INSN_CPUID) {
         qemu_plugin_register_vcpu_insn_exec_cb(insn, on_cpuid, CB_RW_REGS_PC,
                                                (void *)(uintptr_t)(pc + length));
-    } else if (decoded.kind == INSN_TDCALL) {
+    } else if (decoded->kind == INSN_TDCALL) {
         qemu_plugin_register_vcpu_insn_exec_cb(insn, on_tdcall, CB_RW_REGS_PC,
                                                (void *)(uintptr_t)pc);
-    } else if (decoded.kind != INSN_OTHER && stub.track) {
+    } else if (decoded->kind != INSN_OTHER && stub.track) {
         /* Never freed: QEMU does not say when it drops a translation, and a kernel holds only
            dozens of these instructions. */
         site = g_new(Site, 1);
-        *site = (Site){decoded, pc};
-        callback = flush_callback(decoded.kind);
-        qemu_plugin_register_vcpu_insn_exec_cb(insn, callback, CB_R_REGS, site);
+        *site = (Site){*decoded, pc};
+        qemu_plugin_register_vcpu_insn_exec_cb(insn, flush_callback(decoded->kind), CB_R_REGS,
+                                               site);
     }
 }
 
@@ -96,13 +109,15 @@ static void on_translate(struct qemu_plugin_tb *tb, void *unused)
 {
     for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
-        void *pc = (void *)(uintptr_t)qemu_plugin_insn_vaddr(insn);
+        uint64_t pc = qemu_plugin_insn_vaddr(insn);
+        uint8_t bytes[16];
+        size_t length = qemu_plugin_insn_data(insn, bytes, sizeof(bytes));
+        Insn decoded = insn_decode(bytes, length, pc);
 
         if (stub.track) {
-            qemu_plugin_register_vcpu_mem_cb(insn, track_load, CB_NO_REGS, MEM_R, pc);
-            qemu_plugin_register_vcpu_mem_cb(insn, track_store, CB_NO_REGS, MEM_W, pc);
+            watch_memory(insn, insn_access(bytes, length), pc);
         }
-        watch_insn(insn);
+        watch_kind(insn, &decoded, pc, length);
     }
 }
 

@@ -34,10 +34,15 @@ extern Stub stub;
 void track_init(void);
 void track_load(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc);
 void track_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc);
+/* For instructions that may access more than 8 bytes at once. */
+void track_load_wide(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc);
+void track_store_wide(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc);
 /* A cache flush instruction on the line at va. */
 void track_flush_line(Vcpu *v, uint64_t va, bool drop, uint64_t pc);
 /* Under the lock: emit what vCPUs still owe in [gpa, gpa + bytes) at the commit of a conversion. */
 void track_commit_to_shared(Vcpu *v, uint64_t gpa, uint64_t bytes, uint64_t pc);
+/* Owners changed: every vCPU translates anew. */
+void track_void_all(void);
 /* Under the lock: forget invalidations that nobody owes. */
 void track_sweep(void);
 

@@ -160,6 +160,7 @@ static void mem_page_accept(Call *call)
     } else {
         stream_put(&stub.stream, &record);
     }
+    track_void_all();
     g_mutex_unlock(&stub.lock);
     if (result == ACCEPT_DONE) {
         zero(gpa, bytes);

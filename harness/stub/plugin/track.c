@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * Loads, stores and line flushes, attributed to a page and a key. The fast path costs a few
- * loads: a remembered translation, and a page in the state that this translation expects.
+ * Loads, stores and line flushes, attributed to a page and a key. The fast path is one look at a
+ * remembered translation; whoever changes a page's owner or watches a page voids them all.
  */
 #include "stub.h"
 
@@ -17,12 +17,31 @@ static bool read_entries(uint64_t gpa, uint64_t *entries, size_t count, void *da
     return vcpu_read_gpa(data, gpa, entries, count * sizeof(*entries));
 }
 
+/*
+ * Void what any vCPU remembers of one page. Its state was changed before; a vCPU that fills a slot
+ * meanwhile looks at the state once more behind it, so one of the two sees the other.
+ */
+static void void_page(const Page *page)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    for (unsigned i = 0; i < stub.vcpu_count; i++) {
+        for (unsigned slot = 0; slot < XLATE_SLOTS; slot++) {
+            Xlate *x = &stub.vcpus[i].xlate[slot];
+
+            if (xlate_page(x) == page) {
+                __atomic_store_n(&x->tag, ~0ull, __ATOMIC_RELAXED);
+            }
+        }
+    }
+}
+
 static void watch_table(uint64_t gpa, bool is_table)
 {
     Page *page = memory_page(&stub.memory, gpa);
 
     if (page && is_table) {
         __atomic_fetch_or(&page->state, PAGE_TABLE, __ATOMIC_RELAXED);
+        void_page(page);
     } else if (page) {
         __atomic_fetch_and(&page->state, (uint8_t)~PAGE_TABLE, __ATOMIC_RELAXED);
     }
@@ -50,6 +69,13 @@ static void unwatch_pages(const Pending *entry, void *unused)
     }
 }
 
+void track_void_all(void)
+{
+    for (unsigned i = 0; i < stub.vcpu_count; i++) {
+        vcpu_void_xlate(&stub.vcpus[i], true);
+    }
+}
+
 void track_sweep(void)
 {
     size_t before = stub.pending.count;
@@ -62,6 +88,7 @@ void track_sweep(void)
     for (size_t i = 0; i < stub.pending.count; i++) {
         watch_pages(&stub.pending.entries[i]);
     }
+    track_void_all();
 }
 
 static int paging_levels(const Vcpu *v)
@@ -97,10 +124,10 @@ static void on_flip(const Flip *flip, void *data)
     entry.seq = stream_put(&stub.stream, &record);
     for (unsigned i = 0; i < stub.vcpu_count; i++) {
         entry.owing |= (uint64_t)stub.vcpus[i].online << i;
-        vcpu_void_xlate(&stub.vcpus[i], true);
     }
     pending_add(&stub.pending, &entry);
     watch_pages(&entry);
+    track_void_all();
 }
 
 void track_init(void)
@@ -122,48 +149,74 @@ static void adopt_tables(Vcpu *v, const Leaf *leaf, uint64_t va)
     }
 }
 
+static Leaf leaf_of(Vcpu *v, uint64_t va)
+{
+    if (!(v->cr0 & CR0_PG)) {
+        return (Leaf){.gpa = va & ~(PAGE_BYTES - 1), .global = true};
+    }
+    /* 32-bit paging is passed through by boot code only, long before there is a TD to judge. */
+    if (!(v->cr4 & CR4_PAE)) {
+        return (Leaf){.level = -1};
+    }
+    return pgtable_walk(read_entries, v, v->cr3, paging_levels(v), va);
+}
+
+static uintptr_t flags_of(const Leaf *leaf, uint8_t state)
+{
+    uintptr_t flags = leaf->shared ? XLATE_SHARED : 0;
+
+    flags |= leaf->level > 0 ? XLATE_LARGE : 0;
+    flags |= state & PAGE_TABLE ? XLATE_TABLE : 0;
+    if ((state & ~PAGE_TABLE) != (leaf->shared ? PAGE_SHARED : 0)) {
+        flags |= XLATE_LOOK;
+    }
+    return flags;
+}
+
 static Xlate *fill(Vcpu *v, Xlate *slot, uint64_t va)
 {
-    uint32_t generation[2] = {v->generation[0], v->generation[1]};
-    Leaf leaf = {.gpa = va & ~(PAGE_BYTES - 1), .global = true};
+    uint64_t generation[2] = {vcpu_fresh_generation(v, false), vcpu_fresh_generation(v, true)};
+    Leaf leaf = leaf_of(v, va);
+    Page *page = leaf.level < 0 ? NULL : memory_page(&stub.memory, leaf.gpa);
+    uint8_t state;
 
     v->counter[CNT_WALK]++;
-    if (v->cr0 & CR0_PG) {
-        leaf = (Leaf){.level = -1};
-        if (v->cr4 & CR4_PAE) {
-            leaf = pgtable_walk(read_entries, v, v->cr3, paging_levels(v), va);
-        }
-        if (va >> 63) {
-            v->online = true;
-            adopt_tables(v, &leaf, va);
-        }
-    }
-    *slot = (Xlate){
-        .vpage = va / PAGE_BYTES,
-        .page = leaf.level < 0 ? NULL : memory_page(&stub.memory, leaf.gpa),
-        .generation = generation[leaf.global],
-        .global = leaf.global,
-        .shared = leaf.shared,
-        .expect = leaf.shared ? PAGE_SHARED : 0,
-        .level = leaf.level,
-    };
     v->has_huge |= leaf.level > 1;
-    if (!slot->page) {
-        slot->page = &v->nowhere;
-        slot->expect = v->nowhere.state;
+    if (va >> 63 && v->cr0 & CR0_PG) {
+        v->online = true;
+        adopt_tables(v, &leaf, va);
     }
+    if (!page) {
+        slot->tag = va / PAGE_BYTES | generation[leaf.global];
+        slot->page = (uintptr_t)&v->nowhere;
+        return slot;
+    }
+    do {
+        state = __atomic_load_n(&page->state, __ATOMIC_RELAXED);
+        slot->page = (uintptr_t)page | flags_of(&leaf, state);
+        slot->tag = va / PAGE_BYTES | generation[leaf.global];
+        __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    } while (state != __atomic_load_n(&page->state, __ATOMIC_RELAXED));
     return slot;
 }
 
-static inline Xlate *translate(Vcpu *v, uint64_t va)
+static inline Xlate *slot_of(Vcpu *v, uint64_t va)
 {
-    Xlate *slot = &v->xlate[va / PAGE_BYTES % XLATE_SLOTS];
+    return &v->xlate[va / PAGE_BYTES % XLATE_SLOTS];
+}
 
-    if (__builtin_expect(
-            slot->vpage == va / PAGE_BYTES && slot->generation == v->generation[slot->global], 1)) {
-        return slot;
-    }
-    return fill(v, slot, va);
+static inline bool is_hit(const Vcpu *v, const Xlate *slot, uint64_t va)
+{
+    uint64_t difference = slot->tag ^ va / PAGE_BYTES;
+
+    return difference == v->generation[1] || difference == v->generation[0];
+}
+
+static Xlate *translate(Vcpu *v, uint64_t va)
+{
+    Xlate *slot = slot_of(v, va);
+
+    return is_hit(v, slot, va) ? slot : fill(v, slot, va);
 }
 
 static void emit_stale(const Pending *entry, unsigned vcpu, const Access *access, uint32_t flags)
@@ -245,74 +298,96 @@ static void judge_owner(const Access *access, Page *page, bool shared)
 }
 
 /* The page is not in the state that the translation expects: find out why, under the lock. */
-static __attribute__((noinline)) void look_closer(Access *access, const Xlate *x)
+static void look_closer(const Access *access, const Xlate *x)
 {
-    Leaf leaf;
+    Page *page = xlate_page(x);
 
-    leaf =
-        pgtable_walk(read_entries, access->v, access->v->cr3, paging_levels(access->v), access->va);
-    access->gpa = access->v->cr0 & CR0_PG ? leaf.gpa : access->va & ~(PAGE_BYTES - 1);
-    access->gpa |= access->va & (PAGE_BYTES - 1);
     g_mutex_lock(&stub.lock);
-    if (x->page->state & PAGE_WATCHED) {
+    if (page->state & PAGE_WATCHED) {
         judge_translation(access);
     }
-    judge_owner(access, x->page, x->shared);
-    if (access->flags & EF_WRITE && x->page->state & PAGE_TABLE) {
+    judge_owner(access, page, x->page & XLATE_SHARED);
+    if (access->flags & EF_WRITE && page->state & PAGE_TABLE) {
         access->v->counter[CNT_PT_STORE]++;
         tables_store(&stub.tables, access->gpa, access->bytes, access->v);
     }
     g_mutex_unlock(&stub.lock);
 }
 
-static inline void one_access(Vcpu *v, uint64_t va, unsigned bytes, uint32_t flags, uint64_t pc)
+static void one_access(Vcpu *v, uint64_t va, unsigned bytes, uint32_t flags, uint64_t pc)
 {
     Xlate *x = translate(v, va);
 
     if (flags & EF_WRITE) {
-        page_store(x->page, x->shared, va / LINE_BYTES % PAGE_LINES, pc, v->index);
+        page_store(xlate_page(x), x->page & XLATE_SHARED, va / LINE_BYTES % PAGE_LINES, pc,
+                   v->index);
     }
-    if (__builtin_expect(x->page->state != x->expect, 0)) {
-        Access access = {.v = v, .va = va, .pc = pc, .bytes = bytes, .flags = flags};
+    if (x->page & (XLATE_LOOK | XLATE_TABLE)) {
+        Access access = {
+            .v = v,
+            .va = va,
+            .gpa = leaf_of(v, va).gpa | va % PAGE_BYTES,
+            .pc = pc,
+            .bytes = bytes,
+            .flags = flags,
+        };
 
         look_closer(&access, x);
     }
 }
 
-/* An access of up to 64 bytes may reach into the next line, and so into the next page. */
-static inline void any_access(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va,
-                              uint32_t flags, void *data)
+/* An access may reach into the next line, and so into the next page. */
+static __attribute__((noinline)) void slow_access(Vcpu *v, qemu_plugin_meminfo_t info, uint64_t va,
+                                                  uint32_t flags, uint64_t pc)
 {
-    Vcpu *v = &stub.vcpus[vcpu];
-    uint64_t pc = (uintptr_t)data, offset = va % LINE_BYTES;
+    unsigned bytes = 1u << qemu_plugin_mem_size_shift(info), room = LINE_BYTES - va % LINE_BYTES;
 
-    if (__builtin_expect(offset > LINE_BYTES - 16, 0)) {
-        unsigned bytes = 1u << qemu_plugin_mem_size_shift(info);
-
-        if (offset + bytes > LINE_BYTES) {
-            unsigned head = LINE_BYTES - offset;
-
-            one_access(v, va, head, flags, pc);
-            one_access(v, va + head, bytes - head, flags, pc);
-            return;
-        }
+    one_access(v, va, MIN(bytes, room), flags, pc);
+    if (bytes > room) {
+        one_access(v, va + room, bytes - room, flags, pc);
     }
-    one_access(v, va, 8, flags, pc);
 }
 
 void track_load(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc)
 {
-    any_access(vcpu, info, va, 0, pc);
+    Vcpu *v = &stub.vcpus[vcpu];
+    const Xlate *slot = slot_of(v, va);
+
+    if (__builtin_expect(!is_hit(v, slot, va) || slot->page & XLATE_LOOK, 0) ||
+        __builtin_expect(va % PAGE_BYTES > PAGE_BYTES - 8, 0)) {
+        slow_access(v, info, va, 0, (uintptr_t)pc);
+    }
 }
 
 void track_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc)
 {
-    any_access(vcpu, info, va, EF_WRITE, pc);
+    Vcpu *v = &stub.vcpus[vcpu];
+    const Xlate *slot = slot_of(v, va);
+
+    if (__builtin_expect(!is_hit(v, slot, va) || slot->page & (XLATE_LOOK | XLATE_TABLE), 0) ||
+        __builtin_expect(va % LINE_BYTES > LINE_BYTES - 8, 0)) {
+        slow_access(v, info, va, EF_WRITE, (uintptr_t)pc);
+        return;
+    }
+    page_store(xlate_page(slot), slot->page & XLATE_SHARED, va / LINE_BYTES % PAGE_LINES,
+               (uintptr_t)pc, vcpu);
+}
+
+void track_load_wide(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc)
+{
+    slow_access(&stub.vcpus[vcpu], info, va, 0, (uintptr_t)pc);
+}
+
+void track_store_wide(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc)
+{
+    slow_access(&stub.vcpus[vcpu], info, va, EF_WRITE, (uintptr_t)pc);
 }
 
 void track_flush_line(Vcpu *v, uint64_t va, bool drop, uint64_t pc)
 {
+    Xlate *x;
+
     one_access(v, va, 1, EF_CACHE, pc);
-    page_flush(translate(v, va)->page, translate(v, va)->shared, va / LINE_BYTES % PAGE_LINES,
-               drop);
+    x = translate(v, va);
+    page_flush(xlate_page(x), x->page & XLATE_SHARED, va / LINE_BYTES % PAGE_LINES, drop);
 }

@@ -15,7 +15,9 @@ void vcpu_init(Vcpu *v, unsigned index)
     GArray *known = qemu_plugin_get_registers();
 
     v->index = index;
-    v->generation[0] = v->generation[1] = 1;
+    v->newest[1] = 1;
+    vcpu_void_xlate(v, true);
+    memset(v->xlate, 0xff, sizeof(v->xlate));
     if (!v->buffer) {
         v->buffer = g_byte_array_new();
     }
@@ -34,6 +36,24 @@ void vcpu_init(Vcpu *v, unsigned index)
             g_error("tdstub: this QEMU exposes no register named %s", reg_names[r]);
         }
     }
+}
+
+uint64_t vcpu_fresh_generation(Vcpu *v, bool global)
+{
+    uint64_t now = __atomic_load_n(&v->generation[global], __ATOMIC_ACQUIRE);
+
+    if (now >> GENERATION_SHIFT != GENERATION_VOID + global) {
+        return now;
+    }
+    if (v->newest[global] >= GENERATION_LAST) {
+        /* Numbers run out: entries of old generations must not come to life again. */
+        memset(v->xlate, 0xff, sizeof(v->xlate));
+        v->newest[global] = GENERATION_VOID + global;
+    }
+    v->newest[global] += 2;
+    now = v->newest[global] << GENERATION_SHIFT;
+    __atomic_store_n(&v->generation[global], now, __ATOMIC_RELEASE);
+    return now;
 }
 
 uint64_t vcpu_get(Vcpu *v, Reg reg)

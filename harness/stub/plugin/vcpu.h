@@ -51,30 +51,45 @@ typedef enum Reg {
 #define CR3_NOFLUSH (1ull << 63)
 
 /*
- * A remembered translation of one 4 KiB page. This is a cache of what the page tables hold now, to
- * make accesses cheap; which translation a vCPU may still hold wrongly is PendingSet's question.
+ * A remembered translation of one 4 KiB page, in 16 bytes so that the ones in use stay in the
+ * host's first-level cache. It is a cache of what the page tables hold now, to make accesses cheap;
+ * which translation a vCPU may still hold wrongly is PendingSet's question.
+ *
+ * tag: number of the linear page (52 bits), and above it the generation that it was made in.
+ * page: the Page, with XLATE_* flags in the low bits that its alignment leaves free.
  */
 typedef struct Xlate {
-    uint64_t vpage;
-    Page *page;
-    uint32_t generation;
-    uint8_t global, shared;
-    uint8_t expect; /* the page state in which an access needs no second look */
-    int8_t level;
+    uint64_t tag;
+    uintptr_t page;
 } Xlate;
+
+enum {
+    XLATE_SHARED = 1 << 0, /* the mapping's shared bit */
+    XLATE_LOOK = 1 << 1,   /* the page's state is not what the mapping expects */
+    XLATE_TABLE = 1 << 2,  /* a store needs one: the page is a page table */
+    XLATE_LARGE = 1 << 3,
+    XLATE_FLAGS = 63
+};
+
+/* Generations of global entries are odd, the others even, so that neither takes the other's tag. */
+#define GENERATION_SHIFT 52
+#define GENERATION_VOID 0ull /* and 1 for global ones: no entry is ever made in these */
+#define GENERATION_LAST 4093ull
 
 typedef struct Vcpu {
     unsigned index;
     bool online; /* has translated kernel addresses */
     bool has_huge;
     uint64_t cr0, cr3, cr4;
-    /* Entries of another generation are void; [1] is for global ones. Other vCPUs bump them too. */
-    uint32_t generation[2];
+    /* Of valid entries, shifted to its place in a tag; [1] is for global ones. */
+    uint64_t generation[2];
+    uint64_t newest[2];          /* generations ever used, not shifted */
+    uint64_t hlt_us, hlt_end_us; /* see vmcall.c */
     uint64_t counter[CNT_PT_STORE + 1];
     void *reg[REG_COUNT];
     GByteArray *buffer;
-    Page nowhere; /* stands for what is no RAM */
     Xlate xlate[XLATE_SLOTS];
+    Page nowhere __attribute__((aligned(64))); /* stands for what is no RAM */
 } Vcpu;
 
 void vcpu_init(Vcpu *v, unsigned index);
@@ -84,12 +99,21 @@ void vcpu_put(Vcpu *v, Reg reg, uint64_t value);
 uint64_t vcpu_address(Vcpu *v, const Insn *insn);
 bool vcpu_read_gpa(Vcpu *v, uint64_t gpa, void *data, size_t bytes);
 
+/* Void the remembered translations, from any thread. */
 static inline void vcpu_void_xlate(Vcpu *v, bool global_too)
 {
-    __atomic_fetch_add(&v->generation[0], 1, __ATOMIC_RELEASE);
+    __atomic_store_n(&v->generation[0], GENERATION_VOID << GENERATION_SHIFT, __ATOMIC_RELEASE);
     if (global_too) {
-        __atomic_fetch_add(&v->generation[1], 1, __ATOMIC_RELEASE);
+        __atomic_store_n(&v->generation[1], 1ull << GENERATION_SHIFT, __ATOMIC_RELEASE);
     }
+}
+
+/* The generation to make an entry in; only by the vCPU's own thread, before it walks. */
+uint64_t vcpu_fresh_generation(Vcpu *v, bool global);
+
+static inline Page *xlate_page(const Xlate *x)
+{
+    return (Page *)(x->page & ~(uintptr_t)XLATE_FLAGS);
 }
 
 #endif

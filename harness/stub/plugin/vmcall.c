@@ -13,7 +13,8 @@
 /* R10 of a marker: "TDH". The other R10 != 0 calls are a VMM's own, and this VMM has none. */
 #define VENDOR_MARK 0x544448ull
 #define QUOTE_UNAVAILABLE 0x8000000000000001ull
-#define HLT_SLEEP_US 200
+/* An idle vCPU asks again at once: sleep longer each time until it has had something to do. */
+enum { HLT_FIRST_US = 20, HLT_MOST_US = 400, HLT_BUSY_US = 50, FATAL_SLEEP_US = 200000 };
 
 typedef struct Vmcall {
     Call *call;
@@ -41,11 +42,18 @@ static void cpuid(Vmcall *m)
 
 static void hlt(Vmcall *m)
 {
-    m->call->vcpu->counter[CNT_HLT]++;
-    /* An idle guest would spin here; in one thread the sleep would stall the other vCPUs. */
-    if (!stub.single) {
-        usleep(HLT_SLEEP_US);
+    Vcpu *v = m->call->vcpu;
+    uint64_t now_us = g_get_monotonic_time();
+
+    v->counter[CNT_HLT]++;
+    /* In one thread the sleep would stall the other vCPUs. */
+    if (stub.single) {
+        return;
     }
+    v->hlt_us =
+        now_us - v->hlt_end_us > HLT_BUSY_US ? HLT_FIRST_US : MIN(2 * v->hlt_us, HLT_MOST_US);
+    usleep(v->hlt_us);
+    v->hlt_end_us = g_get_monotonic_time();
 }
 
 static void io(Vmcall *m)
@@ -92,6 +100,7 @@ static void convert(Vmcall *m, uint64_t gpa, uint64_t bytes, bool to_shared)
     };
     uint64_t seq = stub_emit_with_stack(v, &record);
 
+    track_void_all();
     for (uint64_t i = 1; i <= runs[0].arg[0]; i++) {
         runs[i].vcpu = v->index;
         runs[i].arg[4] = seq;
@@ -146,7 +155,7 @@ static void report_fatal_error(Vmcall *m)
 {
     /* The guest asks again for ever; the machine's owner stops it. */
     if (!stub.single) {
-        usleep(1000 * HLT_SLEEP_US);
+        usleep(FATAL_SLEEP_US);
     }
     m->call->flags |= EF_BAD;
 }
