@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "access.h"
+#include "track.h"
 
 PLUGIN_EXPORT int qemu_plugin_version = PLUGIN_API;
 
@@ -240,7 +241,7 @@ PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *in
         fprintf(stderr, "tdstub: no address space for the model of memory\n");
         return -1;
     }
-    track_init();
+    conflict_init();
     qemu_plugin_register_vcpu_init_cb(id, on_vcpu_init, NULL);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate, NULL);
     qemu_plugin_register_atexit_cb(id, on_exit_of_qemu, NULL);

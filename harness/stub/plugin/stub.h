@@ -31,7 +31,6 @@ typedef struct Stub {
 extern Stub stub;
 
 /* track.c: accesses. The pc of the instruction is the callbacks' data. */
-void track_init(void);
 void track_load(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc);
 void track_store(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, void *pc);
 /* For instructions that may access more than 8 bytes at once. */

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* Owed invalidations and wrong aliases: what is emitted, and when. */
+#include "track.h"
+
+static void watch_table(uint64_t gpa, bool is_table)
+{
+    Page *page = memory_page(&stub.memory, gpa);
+
+    if (page && is_table) {
+        __atomic_fetch_or(&page->state, PAGE_TABLE, __ATOMIC_RELAXED);
+        xlate_void_page(page);
+    } else if (page) {
+        __atomic_fetch_and(&page->state, (uint8_t)~PAGE_TABLE, __ATOMIC_RELAXED);
+    }
+}
+
+static void watch_pages(const Pending *entry)
+{
+    for (uint64_t at = 0; at < entry->bytes; at += PAGE_BYTES) {
+        Page *page = memory_page(&stub.memory, entry->gpa + at);
+
+        if (page) {
+            __atomic_fetch_or(&page->state, PAGE_WATCHED, __ATOMIC_RELAXED);
+        }
+    }
+}
+
+static void unwatch_pages(const Pending *entry, void *unused)
+{
+    for (uint64_t at = 0; at < entry->bytes; at += PAGE_BYTES) {
+        Page *page = memory_page(&stub.memory, entry->gpa + at);
+
+        if (page) {
+            __atomic_fetch_and(&page->state, (uint8_t)~PAGE_WATCHED, __ATOMIC_RELAXED);
+        }
+    }
+}
+
+void track_sweep(void)
+{
+    size_t before = stub.pending.count;
+
+    pending_sweep(&stub.pending, unwatch_pages, NULL);
+    if (stub.pending.count == before) {
+        return;
+    }
+    /* A dropped entry may have shared pages with one that stays (another alias of them). */
+    for (size_t i = 0; i < stub.pending.count; i++) {
+        watch_pages(&stub.pending.entries[i]);
+    }
+    track_void_all();
+}
+
+/* A shadowed entry changed its shared bit: from now on every running vCPU owes an invalidation. */
+static void on_flip(const Flip *flip, void *data)
+{
+    Vcpu *v = data;
+    Leaf now = xlate_leaf(v, flip->gva);
+    EventRecord record = {
+        .kind = EV_PTE_CHANGE,
+        .vcpu = v->index,
+        .flags = (flip->new_pte & SHARED_BIT ? EF_TO_SHARED : 0) |
+                 (flip->old_pte & PTE_GLOBAL ? EF_GLOBAL : 0),
+        .arg = {flip->gva, flip->gpa, flip->old_pte, flip->new_pte, flip->bytes},
+    };
+    Pending entry = {
+        .gva = flip->gva,
+        .gpa = flip->gpa,
+        .bytes = flip->bytes,
+        .to_shared = flip->new_pte & SHARED_BIT,
+        .global = flip->old_pte & PTE_GLOBAL,
+        .pcid = v->cr4 & CR4_PCIDE ? v->cr3 & 0xfff : PCID_NONE,
+    };
+
+    /* A page that was a table once and holds data now is told apart by the walk. */
+    if (now.level < 0 || now.slot != flip->slot) {
+        return;
+    }
+    entry.seq = stream_put(&stub.stream, &record);
+    for (unsigned i = 0; i < stub.vcpu_count; i++) {
+        entry.owing |= (uint64_t)stub.vcpus[i].online << i;
+    }
+    pending_add(&stub.pending, &entry);
+    watch_pages(&entry);
+    track_void_all();
+}
+
+void conflict_init(void)
+{
+    stub.tables.read = xlate_read;
+    stub.tables.watch = watch_table;
+    stub.tables.flip = on_flip;
+    tables_init(&stub.tables);
+}
+
+static void emit_stale(const Pending *entry, unsigned vcpu, const Access *access, uint32_t flags)
+{
+    EventRecord record = {
+        .kind = EV_STALE,
+        .vcpu = vcpu,
+        .flags = flags | (entry->to_shared ? EF_TO_SHARED : 0) | (entry->global ? EF_GLOBAL : 0),
+        .pc = access->pc,
+        .arg = {entry->gva, entry->gpa, entry->bytes, entry->seq},
+    };
+
+    stream_put(&stub.stream, &record);
+}
+
+static void commit(Pending *entry, const Access *access)
+{
+    for (unsigned i = 0; !entry->judged && i < stub.vcpu_count; i++) {
+        if (entry->owing >> i & 1) {
+            emit_stale(entry, i, access, 0);
+        }
+    }
+    entry->judged = true;
+}
+
+void track_commit_to_shared(Vcpu *v, uint64_t gpa, uint64_t bytes, uint64_t pc)
+{
+    Access access = {.v = v, .pc = pc};
+    Pending *entry;
+
+    for (size_t at = 0; (entry = pending_next_gpa(&stub.pending, &at, gpa, bytes));) {
+        if (entry->to_shared) {
+            commit(entry, &access);
+        }
+    }
+}
+
+static void judge_translation(const Access *access)
+{
+    uint64_t bit = 1ull << access->v->index;
+    Pending *entry;
+
+    for (size_t at = 0; (entry = pending_next_gva(&stub.pending, &at, access->va));) {
+        if (!entry->to_shared) {
+            commit(entry, access);
+        }
+        if (entry->owing & bit && !(entry->said_used & bit)) {
+            entry->said_used |= bit;
+            emit_stale(entry, access->v->index, access, EF_USED | access->flags);
+        }
+    }
+}
+
+static void judge_owner(const Access *access, Page *page, bool shared)
+{
+    uint8_t owner = page->state & PAGE_OWNER_MASK, say;
+    EventRecord record = {
+        .kind = EV_WRONG_ALIAS,
+        .vcpu = access->v->index,
+        .flags = access->flags | (shared ? EF_SHARED : 0),
+        .pc = access->pc,
+        .arg = {access->va, access->gpa, owner},
+    };
+
+    if (shared && owner != PAGE_SHARED) {
+        say = SAID_SHARED_ACCESS;
+    } else if (!shared && owner == PAGE_SHARED) {
+        say = SAID_PRIVATE_ACCESS;
+    } else if (!shared && owner == PAGE_PENDING) {
+        say = SAID_UNACCEPTED;
+        record.kind = EV_UNACCEPTED;
+    } else {
+        return;
+    }
+    if (!(page->said & say)) {
+        page->said |= say;
+        stream_put(&stub.stream, &record);
+    }
+}
+
+void conflict_look(const Access *access, const Xlate *x)
+{
+    Page *page = xlate_page(x);
+
+    g_mutex_lock(&stub.lock);
+    if (page->state & PAGE_WATCHED) {
+        judge_translation(access);
+    }
+    judge_owner(access, page, x->page & XLATE_SHARED);
+    if (access->flags & EF_WRITE && page->state & PAGE_TABLE) {
+        access->v->counter[CNT_PT_STORE]++;
+        tables_store(&stub.tables, access->gpa, access->bytes, access->v);
+    }
+    g_mutex_unlock(&stub.lock);
+}
