@@ -16,8 +16,9 @@ from pathlib import Path, PurePosixPath
 
 import zstandard
 from elftools.common.exceptions import ELFError
-from elftools.elf.dynamic import DynamicSection
+from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
+from elftools.elf.segments import InterpSegment
 
 from harness.cpio import Entry, pack
 from harness.errors import BuildError
@@ -163,10 +164,13 @@ class GuestRoot:
 def _needed(program: bytes) -> list[str]:
     """Names of the loader (absolute) and of the libraries of an ELF file."""
     elf = ELFFile(io.BytesIO(program))
-    names = [s.get_interp_name() for s in elf.iter_segments("PT_INTERP")]
-    for section in elf.iter_sections():
-        if isinstance(section, DynamicSection):
-            names += [tag.needed for tag in section.iter_tags("DT_NEEDED")]
+    names: list[str] = []
+    for segment in elf.iter_segments():
+        if isinstance(segment, InterpSegment):
+            names.append(segment.get_interp_name())
+        elif isinstance(segment, DynamicSegment):
+            # pyelftools sets the attribute by the kind of tag.
+            names += [str(vars(tag)["needed"]) for tag in segment.iter_tags("DT_NEEDED")]
     return names
 
 
