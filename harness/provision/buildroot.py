@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A compiler and kernel headers of Debian, unpacked, and commands run in them.
+
+The headers name each other by absolute paths below /usr, so a command sees the unpacked tree as its
+root directory, in a mount namespace of its own; nothing is written to the tree.
+"""
+
+import functools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness import proc
+from harness.errors import HostError
+from harness.provision.apt import OpenPool, dependencies
+from harness.provision.cache import Deb, Store
+from harness.provision.packages import Recipe, provide
+
+_TRIAL_TIMEOUT_S = 10.0
+_DEFAULT_TIMEOUT_S = 600.0
+
+# A root with an empty package database: what Debian calls essential has to be named as well.
+_TOOLS = (
+    *("bash", "binutils", "coreutils", "dash", "diffutils", "findutils", "gcc", "grep", "gzip"),
+    *("libc6-dev", "libglib2.0-0", "make", "mawk", "perl-base", "sed", "tar", "xz-utils"),
+)
+# glib's headers without what their package depends on: a Python and the headers of ten libraries.
+_HEADERS_ALONE = ("libglib2.0-dev",)
+
+_MOUNT_POINT = "mnt"
+# Arguments: the empty directory to build the root in, the tree, pairs of host and inside paths,
+# "--", the command.
+_ENTER = """
+set -eu
+new=$1 tree=$2
+shift 2
+mount -t tmpfs -o mode=0755 tdharness "$new"
+cp -P "$tree/bin" "$tree/sbin" "$tree/lib" "$tree/lib64" "$new"
+for name in etc usr var; do
+    mkdir "$new/$name"
+    mount --bind "$tree/$name" "$new/$name"
+    mount -o remount,bind,ro "$new/$name"
+done
+mkdir -p "$new/dev" "$new/proc" "$new/tmp"
+mount --rbind /dev "$new/dev"
+mount --rbind /proc "$new/proc"
+while [ "$1" != -- ]; do
+    mkdir -p "$new$2"
+    mount --rbind "$1" "$new$2"
+    shift 2
+done
+shift
+cd /
+exec chroot "$new" "$@"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildRoot:
+    """An unpacked Debian with compilers."""
+
+    path: Path
+
+    def run(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        binds: Mapping[Path, Path],
+        cwd: Path,
+        timeout_s: float = _DEFAULT_TIMEOUT_S,
+        log_path: Path | None = None,
+        env: Mapping[str, str] | None = None,
+        check: bool = True,
+    ) -> proc.Result:
+        """Run a command with the tree as its root directory.
+
+        `binds` maps directories of the host to where the command sees them, which must not be
+        below a directory of the tree; `cwd` is seen from inside. /tmp is empty, the environment
+        is `env` and little else. Raises as proc.run(), and HostError without namespaces.
+        """
+        inside = {"PATH": "/usr/sbin:/usr/bin", "HOME": "/tmp", "LC_ALL": "C", **(env or {})}
+        pairs = [os.fspath(path) for pair in binds.items() for path in pair]
+        command = ["/usr/bin/env", "-i", f"--chdir={cwd}"]
+        command += [f"{name}={value}" for name, value in inside.items()]
+        places = [os.fspath(self.path / _MOUNT_POINT), os.fspath(self.path)]
+        enter = [*namespaces(), "/bin/sh", "-c", _ENTER, "enter", *places]
+        words = [*enter, *pairs, "--", *command, *argv]
+        return proc.run(words, timeout_s=timeout_s, log_path=log_path, check=check)
+
+
+@functools.cache
+def namespaces() -> tuple[str, ...]:
+    """The command that gives its child mounts of its own. Raises HostError when none works."""
+    ways: list[tuple[str, ...]] = [("unshare", "--map-root-user", "--mount")]
+    if os.geteuid() == 0:
+        ways.insert(0, ("unshare", "--mount"))
+    words = ""
+    for way in ways:
+        argv = [*way, "mount", "-t", "tmpfs", "none", "/mnt"]
+        result = proc.run(argv, timeout_s=_TRIAL_TIMEOUT_S, check=False, hint="install util-linux")
+        if result.returncode == 0:
+            return way
+        words = (result.stderr.strip().splitlines() or ["no word"])[-1]
+    raise HostError(f"no mount namespace, so nothing can be built: {words}", hint=mend())
+
+
+def mend(sysctl: Path = Path("/proc/sys")) -> str:
+    """What makes user namespaces work here: the first setting that forbids them."""
+    settings = (
+        ("kernel/unprivileged_userns_clone", "0", "1"),
+        ("kernel/apparmor_restrict_unprivileged_userns", "1", "0"),
+        ("user/max_user_namespaces", "0", "10000"),
+    )
+    for name, bad, good in settings:
+        path = sysctl / name
+        if path.exists() and path.read_text().strip() == bad:
+            return f"as root: sysctl -w {name.replace('/', '.')}={good}"
+    return "run tdharness as root, in a container with --privileged"
+
+
+def find_or_make(
+    name: str,
+    release: str,
+    kernel_release: str | None = None,
+    store: Store | None = None,
+    *,
+    refresh: bool = False,
+) -> BuildRoot:
+    """A build root of a Debian release, with the headers of a kernel from its backports.
+
+    Raises HostError.
+    """
+
+    def resolve(pool: OpenPool) -> tuple[list[Deb], dict[str, str]]:
+        tools = list(_TOOLS)
+        alone = pool.exact(_HEADERS_ALONE)
+        if kernel_release:
+            headers, needed = header_packages(pool, f"linux-headers-{kernel_release}")
+            alone += pool.exact(headers, backports=True)
+            tools += needed
+        debs = {deb.name: deb for deb in [*pool.closure(tools), *alone]}
+        return list(debs.values()), {}
+
+    recipe = Recipe(name, release, ["2", kernel_release or "", *_TOOLS], resolve, finish)
+    return BuildRoot(provide(recipe, store or Store(), refresh=refresh).tree)
+
+
+def header_packages(pool: OpenPool, name: str) -> tuple[list[str], list[str]]:
+    """The packages with a kernel's headers, and those with the tools that the headers use.
+
+    The kernel itself and what belongs to installing one are left out.
+    """
+    headers, tools = [name], []
+    for package in headers:
+        for needed in dependencies(pool.show(package, backports=True)):
+            if needed.startswith(("linux-headers-", "linux-kbuild-")):
+                if needed not in headers:
+                    headers.append(needed)
+            elif not needed.startswith("linux-"):
+                tools.append(needed)
+    return headers, tools
+
+
+def finish(tree: Path) -> None:
+    """What Debian's maintainer scripts would have done, as far as builds need it."""
+    for link, target in (("sh", "dash"), ("awk", "mawk"), ("cc", "gcc")):
+        path = tree / "usr/bin" / link
+        if not (path.exists() or path.is_symlink()):
+            path.symlink_to(target)
+    (tree / _MOUNT_POINT).mkdir(exist_ok=True)
