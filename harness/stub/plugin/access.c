@@ -7,10 +7,11 @@ enum {
     NONE = 0,
     L = ACCESS_LOAD,
     S = ACCESS_STORE,
+    P = ACCESS_STORE | ACCESS_PUSH,
     LS = L | S,
-    M = 1 << 3,     /* the access is ModRM's: none when that names a register */
-    GROUP = 1 << 4, /* the ModRM's reg field decides */
-    KNOWN = 1 << 5,
+    M = 1 << 4,     /* the access is ModRM's: none when that names a register */
+    GROUP = 1 << 5, /* the ModRM's reg field decides */
+    KNOWN = 1 << 6,
 };
 
 #define RANGE(first, last, what) [first... last] = KNOWN | (what)
@@ -30,7 +31,7 @@ static const uint8_t one_byte[256] = {
     ARITHMETIC(0x30),
     RANGE(0x38, 0x3b, M | L),
     RANGE(0x3c, 0x3d, NONE),
-    RANGE(0x50, 0x57, S),
+    RANGE(0x50, 0x57, P),
     RANGE(0x58, 0x5f, NONE),
     ONE(0x63, M | L),
     ONE(0x68, S),
@@ -108,6 +109,12 @@ static unsigned group_access(uint8_t opcode, uint8_t modrm)
     }
 }
 
+/* ModRM with a SIB byte whose base is RSP. */
+static bool is_on_stack(uint8_t rex, uint8_t modrm, uint8_t sib)
+{
+    return modrm < 0xc0 && (modrm & 7) == 4 && (sib & 7) == 4 && !(rex & 1);
+}
+
 static bool is_prefix(uint8_t byte)
 {
     return byte == 0x66 || byte == 0x67 || byte == 0xf0 || byte == 0xf2 || byte == 0xf3 ||
@@ -119,13 +126,13 @@ unsigned insn_access(const uint8_t *bytes, size_t length)
 {
     const uint8_t *table = one_byte;
     size_t at = 0;
-    uint8_t opcode, modrm, entry;
+    uint8_t opcode, modrm, sib, entry, rex = 0;
 
     while (at < length && is_prefix(bytes[at])) {
         at++;
     }
     if (at < length && (bytes[at] & 0xf0) == 0x40) {
-        at++;
+        rex = bytes[at++];
     }
     if (at < length && bytes[at] == 0x0f) {
         table = two_byte;
@@ -137,6 +144,7 @@ unsigned insn_access(const uint8_t *bytes, size_t length)
     }
     opcode = bytes[at];
     modrm = at + 1 < length ? bytes[at + 1] : 0;
+    sib = at + 2 < length ? bytes[at + 2] : 0;
     entry = table[opcode];
     if (!(entry & KNOWN)) {
         return ACCESS_ANY;
@@ -144,5 +152,8 @@ unsigned insn_access(const uint8_t *bytes, size_t length)
     if (entry & GROUP) {
         return group_access(opcode, modrm);
     }
-    return entry & M && modrm >= 0xc0 ? NONE : entry & LS;
+    if (entry & M && (modrm >= 0xc0 || (!(entry & S) && is_on_stack(rex, modrm, sib)))) {
+        return NONE;
+    }
+    return entry & (LS | ACCESS_PUSH);
 }

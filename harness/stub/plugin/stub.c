@@ -106,19 +106,36 @@ static void watch_kind(struct qemu_plugin_insn *insn, const Insn *decoded, uint6
     }
 }
 
+/* Whether a push lies inside a run whose neighbours are watched for it. */
+static bool is_covered_push(const unsigned *access, size_t i, size_t count, unsigned run)
+{
+    return i > 0 && i + 1 < count && access[i - 1] & access[i] & access[i + 1] & ACCESS_PUSH &&
+           run % (PUSHES_PER_LINE - 1);
+}
+
 static void on_translate(struct qemu_plugin_tb *tb, void *unused)
 {
-    for (size_t i = 0; i < qemu_plugin_tb_n_insns(tb); i++) {
+    enum { MOST_INSNS = 1024 };
+    size_t count = MIN(qemu_plugin_tb_n_insns(tb), MOST_INSNS);
+    unsigned access[MOST_INSNS], run = 0;
+
+    for (size_t i = 0; i < count; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
         uint64_t pc = qemu_plugin_insn_vaddr(insn);
         uint8_t bytes[16];
         size_t length = qemu_plugin_insn_data(insn, bytes, sizeof(bytes));
         Insn decoded = insn_decode(bytes, length, pc);
 
-        if (stub.track) {
-            watch_memory(insn, insn_access(bytes, length), pc);
-        }
+        access[i] = insn_access(bytes, length);
         watch_kind(insn, &decoded, pc, length);
+    }
+    for (size_t i = 0; i < count && stub.track; i++) {
+        struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
+
+        run = access[i] & ACCESS_PUSH ? run + 1 : 0;
+        if (!is_covered_push(access, i, count, run)) {
+            watch_memory(insn, access[i], qemu_plugin_insn_vaddr(insn));
+        }
     }
 }
 
