@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""How numbers and outcomes are put for people, in the terminal and in the HTML report alike."""
+
+from collections import Counter
+
+from harness.verdict import Finding, Outcome, Severity, Verdict
+
+MOST_RANGES = 6
+_UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+
+def size(count: int) -> str:
+    """Bytes in the largest binary unit that shows them exactly or to one decimal: `64 MiB`."""
+    value = float(count)
+    for unit in _UNITS:
+        if value < 1024 or unit == _UNITS[-1]:
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if value == int(value) else f"{value:.1f} {unit}"
+
+
+def number(count: int) -> str:
+    """An integer with separators of thousands."""
+    return f"{count:,}"
+
+
+def address(value: int) -> str:
+    """An address as the kernel writes it."""
+    return f"{value:#x}"
+
+
+def line_ranges(lines: tuple[int, ...]) -> str:
+    """Line numbers of a page as ranges, `0-3, 7`, the first MOST_RANGES of them."""
+    ranges: list[list[int]] = []
+    for line in sorted(set(lines)):
+        if ranges and line == ranges[-1][1] + 1:
+            ranges[-1][1] = line
+        else:
+            ranges.append([line, line])
+    shown = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges[:MOST_RANGES])
+    if len(ranges) > MOST_RANGES:
+        return f"{shown} and more, {len(set(lines))} in all"
+    return shown
+
+
+def place_name(finding: Finding) -> str:
+    """What `Finding.seq` counts."""
+    return "log line" if finding.rule == "kernel-log" else "event"
+
+
+def plural(count: int, one: str, many: str | None = None) -> str:
+    """`1 step`, `2 steps`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def by_rule(findings: tuple[Finding, ...]) -> list[tuple[str, int]]:
+    """Rule ids with the number of findings of each, most first."""
+    return Counter(finding.rule for finding in findings).most_common()
+
+
+def headline(verdict: Verdict) -> str:
+    """The verdict in one sentence."""
+    broken = tuple(f for f in verdict.findings if f.severity is Severity.FAIL)
+    if verdict.outcome is Outcome.FAIL and broken:
+        rules = ", ".join(
+            rule if count == 1 else f"{rule} \u00d7{count:,}" for rule, count in by_rule(broken)
+        )
+        return f"{plural(len(broken), 'finding')}: {rules}"
+    if verdict.reason:
+        return verdict.reason
+    if verdict.outcome is Outcome.PASS:
+        return "No rule was broken."
+    return "No reason was given."
+
+
+def tally(verdict: Verdict) -> str:
+    """The verdict's counts in one line."""
+    return ", ".join(
+        f"{count:,} {name.replace('_', ' ')}" for name, count in verdict.counts.items()
+    )
