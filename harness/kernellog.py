@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A guest's console to findings: oopses, warnings, lockups, panics and machine checks.
+
+Only lines of the kernel's own shape count, with its timestamp at the start of a line: what user
+space prints is no evidence. A user's unfinished line may stand before a kernel's on one line of a
+console; that is believed where the timestamp fits between its neighbours'.
+"""
+
+import dataclasses
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness.errors import EvidenceError
+from harness.kernellog_patterns import (
+    CONSEQUENCES,
+    FIRST_WORDS,
+    GUEST_MCE,
+    REPORTERS,
+    ROWS,
+    WAITERS,
+    Row,
+)
+from harness.mce import describe
+from harness.rules.table import RULES
+from harness.text import printable
+from harness.verdict import Finding
+
+_STAMP = rb"\[ {0,11}(\d{1,10}\.\d{6})\](?:\[ {0,8}[TC]\d{1,8}\])? "
+_START = re.compile(_STAMP + rb"(?=" + FIRST_WORDS + rb")")
+_LINE_START = re.compile(rb"(?m)^(?:<\d{1,3}>)?" + _STAMP)
+_KERNEL_LINE = re.compile(rb"(?:<\d{1,3}>)?" + _STAMP + rb"([^\r\n]*)")
+_FRAME = re.compile(r"\s*(\? )?([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
+_IN_TEXT = re.compile(
+    r"(?:RIP: [0-9a-f]{4}:| at | in |:\d+ )([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+"
+)
+_SUFFIX = re.compile(r"\.(?:isra|constprop|part|cold|llvm)\b.*")
+_BANK = re.compile(
+    r"CPU (\d+): Machine Check(?: Exception)?: ([0-9a-f]+) Bank (\d+): ([0-9a-f]+)", re.I
+)
+_LEVEL = re.compile(rb"<\d{1,3}>")
+_NUMBERS = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,16}\b|\d+")
+_ADDR = re.compile(r"\bADDR ([0-9a-f]+)", re.I)
+
+MOST_LINE = 1000
+MOST_FINDINGS = 50
+FRAMES = 5
+_BODY_LINES = 160
+_BODY_BYTES = 64 * 1024
+_EXCERPT_LINES = 40
+_NEIGHBOUR_BYTES = 4096
+_NAME_LENGTH = 100
+# A guest that floods its console with reports has failed long before.
+_MOST_REPORTS = 1000
+_MOST_LOOKS = 5000
+# CPUs do not print in the exact order of their clocks.
+_UNORDERED_S = 0.5
+# How far a follow-up line may be from the line that it explains.
+_FOLLOW_BYTES = 8 * 1024
+
+
+@dataclass(slots=True)
+class _Report:
+    """A message that starts a report; offsets are into the log."""
+
+    row: Row
+    match: re.Match[str]
+    time: float
+    start: int
+    # the last line that belongs to its head: where it ends, and its row
+    head_end: int
+    head_row: Row
+    panicked: bool = False
+    body: list[str] = field(default_factory=list)
+
+
+def scan(log: bytes) -> list[Finding]:
+    """The findings of a console log, in its order, alike ones folded.
+
+    `seq` is a line number. At most MOST_FINDINGS are returned; work grows with the log's length
+    only, whatever the guest printed.
+    """
+    reports = _reports(log)
+    findings: dict[tuple[str, tuple[str, ...]], Finding] = {}
+    line, counted = 1, 0
+    for index, report in enumerate(reports):
+        end = reports[index + 1].start if index + 1 < len(reports) else len(log)
+        report.body = list(_body(log, report.start, end))
+        line += log.count(b"\n", counted, report.start)
+        counted = report.start
+        finding = _finding(report, line)
+        key = (finding.extra["title"], tuple(finding.extra["frames"]))
+        if key in findings:
+            findings[key] = _again(findings[key])
+        elif len(findings) < MOST_FINDINGS:
+            findings[key] = finding
+    return list(findings.values())
+
+
+def has_kernel_lines(log: bytes) -> bool:
+    """Whether the log holds any line of the kernel's shape."""
+    return _LINE_START.search(log) is not None
+
+
+def says(log: bytes, message: str) -> bool:
+    """Whether the kernel, and not user space, printed a message with this beginning."""
+    return re.search(_LINE_START.pattern + re.escape(message.encode()), log) is not None
+
+
+def slice_between(log: bytes, mark_id: int) -> bytes:
+    """The lines between the test module's `mark begin` and `mark end` of `mark_id`.
+
+    Without an end the rest of the log is returned: the guest may have died in between. Raises
+    EvidenceError without a beginning.
+    """
+    begin = re.search(_STAMP + rb"tdharness: mark begin %d\r?\n" % mark_id, log)
+    if not begin:
+        raise EvidenceError(f"the console log does not hold the beginning of slice {mark_id}")
+    end = re.compile(_STAMP + rb"tdharness: mark end %d\b" % mark_id).search(log, begin.end())
+    return log[begin.end() : end.start() if end else len(log)]
+
+
+def _reports(log: bytes) -> list[_Report]:
+    reports: list[_Report] = []
+    seen: set[tuple[float, str]] = set()
+    neighbours = _Neighbours(log)
+    for match in _START.finditer(log):
+        if len(reports) == _MOST_REPORTS:
+            break
+        time = float(match.group(1))
+        end = _end_of_line(log, match.end())
+        text = log[match.end() : end].decode("utf-8", "replace")
+        row, found = _classify(text)
+        if not row or not found or not neighbours.genuine(match.start(), time):
+            continue
+        # The same message with the same time is one that `dmesg` printed again.
+        if (time, text) in seen:
+            continue
+        seen.add((time, text))
+        last = reports[-1] if reports else None
+        if last and CONSEQUENCES.match(text):
+            last.panicked = True
+        elif last and _continues(log, last, row, match.start()):
+            last.head_end, last.head_row = end, row
+        else:
+            panicked = text.startswith("Kernel panic")
+            reports.append(_Report(row, found, time, match.start(), end, row, panicked))
+    return reports
+
+
+def _classify(text: str) -> tuple[Row | None, re.Match[str] | None]:
+    for row in ROWS:
+        match = row.pattern.match(text)
+        if match:
+            return row, match
+    return None, None
+
+
+def _end_of_line(log: bytes, at: int) -> int:
+    most = min(len(log), at + MOST_LINE)
+    ends = (log.find(end, at, most) for end in (b"\r", b"\n"))
+    return min((end for end in ends if end >= 0), default=most)
+
+
+class _Neighbours:
+    """Tells a kernel's line from a user's by where it stands and by the timestamps around it."""
+
+    def __init__(self, log: bytes) -> None:
+        self._log = log
+        self._looks_left = _MOST_LOOKS
+
+    def genuine(self, start: int, time: float) -> bool:
+        """Whether the stamp at `start` begins a line, or fits where a user's line was cut."""
+        line = self._log.rfind(b"\n", max(0, start - _NEIGHBOUR_BYTES), start) + 1
+        before = self._log[line:start].strip(b"\r\0")
+        if not before or _LEVEL.fullmatch(before):
+            return True
+        self._looks_left -= 1
+        if self._looks_left < 0:
+            return False
+        earlier = self._log[max(0, line - _NEIGHBOUR_BYTES) : line]
+        after = self._log.find(b"\n", start, start + MOST_LINE)
+        later = _LINE_START.search(self._log[after + 1 : after + _NEIGHBOUR_BYTES])
+        times = [float(m.group(1)) for m in _LINE_START.finditer(earlier)]
+        return (not times or times[-1] <= time) and (
+            not later or time <= float(later.group(1)) + _UNORDERED_S
+        )
+
+
+def _continues(log: bytes, report: _Report, row: Row, start: int) -> bool:
+    """Whether a message at `start` says more about a report that has shown no trace yet."""
+    if not row.follows or row is report.head_row or start - report.head_end > _FOLLOW_BYTES:
+        return False
+    return not any(_FRAME.match(text) for text in _kernel_lines(log[report.head_end : start]))
+
+
+def _kernel_lines(log: bytes) -> Iterator[str]:
+    for match in _KERNEL_LINE.finditer(log):
+        yield match.group(2)[:MOST_LINE].decode("utf-8", "replace")
+
+
+def _body(log: bytes, start: int, end: int) -> Iterator[str]:
+    """What the kernel printed from `start` on, to the end of the report or of what is kept."""
+    lines = _kernel_lines(log[start : min(end, start + _BODY_BYTES)])
+    for _, text in zip(range(_BODY_LINES), lines, strict=False):
+        yield text
+        if text.startswith("---[ end "):
+            return
+
+
+def _frames(report: _Report) -> tuple[str, ...]:
+    """Names of the functions that the report is about, innermost first."""
+    frames: list[str] = []
+    for text in report.body:
+        frame = _FRAME.match(text)
+        if frame and frame.group(1):
+            continue
+        found = frame.group(2) if frame else None
+        if not found and (place := _IN_TEXT.search(text)):
+            found = place.group(1)
+        if not found:
+            continue
+        name = _SUFFIX.sub("", found)[:_NAME_LENGTH]
+        dull = REPORTERS.fullmatch(name) or (report.row.waiting and WAITERS.fullmatch(name))
+        if not dull and (not frames or frames[-1] != name):
+            frames.append(name)
+        if len(frames) == FRAMES:
+            break
+    return tuple(frames)
+
+
+def _finding(report: _Report, line: int) -> Finding:
+    frames = _frames(report)
+    groups = {k: _NUMBERS.sub("N", v or "") for k, v in report.match.groupdict().items()}
+    title = printable(report.row.title.format(**groups).strip())
+    if report.row.located and frames:
+        title += f" in {frames[0]}"
+    rule = RULES[report.row.rule]
+    extra: dict[str, Any] = {
+        "title": title,
+        "frames": list(frames),
+        "fingerprint": hashlib.sha256("|".join((title, *frames)).encode()).hexdigest()[:16],
+        "panicked": report.panicked,
+        "time_s": report.time,
+        "excerpt": [printable(text) for text in report.body[:_EXCERPT_LINES]],
+    }
+    summary = f"the guest kernel reported: {title}"
+    gpa = None
+    if report.row.rule == GUEST_MCE:
+        extra["banks"] = _banks(report.body)
+        summary, gpa = _machine_check(extra["banks"], summary)
+    return Finding(
+        rule=rule.id,
+        severity=report.row.severity,
+        summary=summary + (", and panicked" if report.panicked and "panic" not in title else ""),
+        look_at=rule.look_at,
+        gpa=gpa,
+        seq=line,
+        extra=extra,
+    )
+
+
+def _banks(body: list[str]) -> list[dict[str, Any]]:
+    """The banks of a machine check as the kernel printed them, each with its address line."""
+    banks: list[dict[str, Any]] = []
+    for text in body:
+        if bank := _BANK.search(text):
+            status, mcgstatus = int(bank[4], 16), int(bank[2], 16)
+            banks.append(
+                {
+                    "cpu": int(bank[1]),
+                    "bank": int(bank[3]),
+                    "status": status,
+                    "mcgstatus": mcgstatus,
+                    "addr": None,
+                    "meaning": list(describe(status, mcgstatus)),
+                }
+            )
+        elif banks and (address := _ADDR.search(text)):
+            banks[-1]["addr"] = int(address[1], 16)
+    return banks
+
+
+def _machine_check(banks: list[dict[str, Any]], otherwise: str) -> tuple[str, int | None]:
+    if not banks:
+        return otherwise, None
+    first = banks[0]
+    at = "" if first["addr"] is None else f", address {first['addr']:#x}"
+    return (
+        f"CPU {first['cpu']} took a machine check: bank {first['bank']}, status "
+        f"{first['status']:#x} ({', '.join(first['meaning'])}){at}",
+        first["addr"],
+    )
+
+
+def _again(finding: Finding) -> Finding:
+    return dataclasses.replace(finding, count=finding.count + 1)

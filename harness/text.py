@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guest-made text before it reaches a finding: bounded, and with nothing in it that acts."""
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """`text` with every unprintable character escaped as in Python source, at most `limit` long.
+
+    What is cut is said with `...`, which counts towards the limit.
+    """
+    shown = "".join(c if c.isprintable() else _escape(c) for c in text[: limit + 1])
+    return shown if len(shown) <= limit else shown[: max(0, limit - 3)] + "..."
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import EvidenceError
+from harness.kernellog import MOST_FINDINGS, has_kernel_lines, says, scan, slice_between
+from harness.mce import describe
+from harness.verdict import Finding, Severity
+
+GOLDEN = Path(__file__).parents[1] / "data" / "kernellog"
+WARN = b"[    2.000010] WARNING: CPU: 0 PID: 80 at kernel/dma/direct.c:333 f+0x5c/0x90\n"
+
+
+def render(finding: Finding) -> list[str]:
+    """A finding as the header of a golden file says it."""
+    lines = [f"TITLE: {finding.extra['title']}"]
+    if finding.rule != "kernel-log":
+        lines.append(f"RULE: {finding.rule}")
+    if finding.extra["frames"]:
+        lines.append(f"FRAMES: {' '.join(finding.extra['frames'])}")
+    if finding.extra["panicked"]:
+        lines.append("PANICKED: Y")
+    if finding.count > 1:
+        lines.append(f"COUNT: {finding.count}")
+    return lines
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.iterdir()), ids=lambda path: path.name)
+def test_golden_log(path: Path) -> None:
+    data = path.read_bytes()
+    header, _, log = (b"", b"", data[1:]) if data[:1] == b"\n" else data.partition(b"\n\n")
+    found = [line for finding in scan(log) for line in render(finding)]
+    assert found == header.decode().splitlines()
+
+
+def test_golden_logs_are_many_and_some_are_clean() -> None:
+    names = [path.name for path in GOLDEN.iterdir()]
+    assert len(names) >= 12
+    assert len([name for name in names if name.startswith("clean-")]) >= 3
+
+
+def test_every_bug_has_a_line_a_fingerprint_and_an_excerpt() -> None:
+    log = b"[    1.000000] Run /init as init process\n" + WARN
+    (finding,) = scan(log)
+    assert finding.seq == 2
+    assert len(finding.extra["fingerprint"]) == 16
+    assert finding.extra["excerpt"] == [WARN[15:-1].decode()]
+    assert finding.severity is Severity.FAIL
+
+
+def test_out_of_memory_is_reported_only() -> None:
+    (finding,) = scan(b"[   17.000000] Out of memory: Killed process 120 (stress)\n")
+    assert finding.severity is Severity.REPORT
+
+
+def test_machine_check_is_decoded() -> None:
+    (finding,) = scan(GOLDEN.joinpath("mce-fatal").read_bytes())
+    assert finding.gpa == 0x1B200040
+    assert finding.extra["banks"] == [
+        {
+            "cpu": 0,
+            "bank": 1,
+            "status": 0xBD80000000100134,
+            "mcgstatus": 5,
+            "addr": 0x1B200040,
+            "meaning": ["uncorrected", "signalled", "action required", "data load"],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "mcgstatus", "words"),
+    [
+        (0, 0, ("not valid",)),
+        (1 << 63 | 0x150, 1 << 12, ("corrected", "instruction fetch", "in SEAM non-root mode")),
+        (1 << 63 | 1 << 61 | 1 << 62 | 0x90, 0, ("overflow", "uncorrected", "memory controller")),
+        (1 << 63 | 1 << 61 | 0x11, 0, ("uncorrected", "code 0x11")),
+    ],
+)
+def test_machine_check_registers_in_words(
+    status: int, mcgstatus: int, words: tuple[str, ...]
+) -> None:
+    assert describe(status, mcgstatus) == words
+
+
+def test_text_of_the_guest_is_escaped_and_bounded() -> None:
+    log = b"[    1.000000] BUG: \x1b]0;pwned\x07 \xe2\x80\xae" + b"A" * 5000 + b"\n"
+    (finding,) = scan(log)
+    text = finding.summary + finding.extra["title"] + "".join(finding.extra["excerpt"])
+    assert text.isprintable()
+    assert "\\x1b" in text
+    assert len(text) < 1000
+
+
+def test_a_stamp_within_a_line_must_fit_its_neighbours() -> None:
+    before, after = b"[    1.000000] a\n", b"[    3.000000] b\n"
+    fits = b"user text " + WARN
+    assert len(scan(before + fits + after)) == 1
+    assert scan(b"[    2.500000] a\n" + fits + after) == []
+    assert scan(before + fits + b"[    1.100000] b\n") == []
+
+
+def test_flood_is_bounded() -> None:
+    line = b"[%5d.000000] WARNING: CPU: 0 PID: 1 at a.c:1 f%d+0x1/0x2\n"
+    log = b"".join(line % (i, i) for i in range(20_000))
+    start = time.monotonic()
+    assert len(scan(log)) == MOST_FINDINGS
+    assert time.monotonic() - start < 5
+
+
+def test_large_clean_log_is_read_to_its_end() -> None:
+    log = b"[    1.000000] nothing to see here, and nothing there either\n" * 400_000 + WARN
+    start = time.monotonic()
+    (finding,) = scan(log)
+    assert finding.seq == 400_001
+    assert time.monotonic() - start < 5
+
+
+def test_slice_between_marks() -> None:
+    log = (
+        WARN
+        + b"[    3.000000] tdharness: mark begin 12\r\n"
+        + b"inside\n"
+        + b"[    4.000000] tdharness: mark end 12\r\n"
+        + b"[    5.000000] tdharness: mark begin 1\r\n"
+    )
+    assert slice_between(log, 12) == b"inside\n"
+    assert slice_between(log, 1) == b""
+    with pytest.raises(EvidenceError, match="slice 2"):
+        slice_between(log, 2)
+
+
+def test_only_the_kernel_can_say_it() -> None:
+    line = b"Memory Encryption Features active: Intel TDX\n"
+    wanted = "Memory Encryption Features active: Intel TDX"
+    assert says(b"[    0.040000] " + line, wanted)
+    assert not says(line, wanted)
+    assert not says(b"[    0.040000] echo " + line, wanted)
+    assert has_kernel_lines(b"SeaBIOS\r\n[    0.040000] x\r\n")
+    assert not has_kernel_lines(b"SeaBIOS\r\n")
+
+
+@given(st.binary(max_size=2000))
+def test_any_bytes_can_be_scanned(log: bytes) -> None:
+    scan(log)
+
+
+PIECES = st.sampled_from(
+    [
+        b"[    1.000000] ",
+        b"BUG: x",
+        b"WARNING: CPU: 0 PID: 1 at a.c:1 f+0x1/0x2",
+        b"\n",
+        b" f+0x1/0x2\n",
+        b"Kernel panic - not syncing: Fatal exception",
+        b"mce: [Hardware Error]: CPU 0: Machine Check: 0 Bank 1: ffffffffffffffffffff",
+        b"---[ end trace",
+        b"\x1b[",
+        b"\xff",
+    ]
+)
+
+
+@given(st.lists(PIECES, max_size=30))
+def test_any_mix_of_kernel_text_can_be_scanned(pieces: list[bytes]) -> None:
+    for finding in scan(b"".join(pieces)):
+        assert finding.extra["title"].isprintable()
