@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Builds the stub plugin and the C tests of its parts, in the build root."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.provision.buildroot import BuildRoot
+
+SOURCES = Path(__file__).resolve().parent / "plugin"
+BUILD_TIMEOUT_S = 120.0
+
+_SOURCES_INSIDE = Path("/tdharness")
+_OUTPUT_INSIDE = Path("/output")
+_WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter")
+_GLIB = ("-I/usr/include/glib-2.0", "-I/usr/lib/x86_64-linux-gnu/glib-2.0/include")
+# Symbols of QEMU and glib are resolved when QEMU loads the plugin, so nothing is linked.
+_PLUGIN = ("-O2", "-g", "-fPIC", "-shared", "-fvisibility=hidden")
+_SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+
+
+def build_plugin(buildroot: BuildRoot, *, cache_dir: Path, sources: Path = SOURCES) -> Path:
+    """The plugin for these sources, in `cache_dir`; built only when it is not there.
+
+    The compiler's words are kept beside it as .log. Raises BuildError, HostError.
+    """
+    path = cache_dir / f"tdstub-{digest(sources)}.so"
+    if path.is_file():
+        return path
+    cache_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".build-", dir=cache_dir) as name:
+        built = Path(name) / path.name
+        inputs = [_SOURCES_INSIDE / source.name for source in sorted(sources.glob("*.c"))]
+        command = ["gcc", *_WARNINGS, *_PLUGIN, *inputs, "-o", _OUTPUT_INSIDE / path.name, *_GLIB]
+        _compile(buildroot, command, sources, built.parent, path.with_suffix(".log"))
+        built.replace(path)
+    return path
+
+
+def run_c_program(
+    buildroot: BuildRoot, sources: Sequence[Path], *, log_path: Path, include: Path = SOURCES
+) -> str:
+    """Compile C sources with ASan and UBSan, run the program, return what it printed.
+
+    The sources share one directory, or lie in `include`. Raises BuildError when either fails.
+    """
+    place = Path("/sources")
+    inputs = [
+        (_SOURCES_INSIDE if source.parent == include else place) / source.name for source in sources
+    ]
+    program = "/tmp/program"
+    glib = ["/usr/lib/x86_64-linux-gnu/libglib-2.0.so.0"]
+    command = ["gcc", *_WARNINGS, *_SANITIZED, f"-I{_SOURCES_INSIDE}", f"-I{place}"]
+    words = [*command, *inputs, "-o", program, *_GLIB, *glib]
+    script = 'program=$1; shift; "$@" && exec "$program"'
+    result = buildroot.run(
+        ["sh", "-c", script, "sh", program, *words],
+        binds={include: _SOURCES_INSIDE, sources[0].parent: place},
+        cwd=Path("/tmp"),
+        timeout_s=BUILD_TIMEOUT_S,
+        log_path=log_path,
+    )
+    return result.stdout
+
+
+def digest(sources: Path) -> str:
+    """Names a build: the sources and the way they are compiled."""
+    state = hashlib.sha256(" ".join((*_WARNINGS, *_PLUGIN)).encode())
+    for source in sorted(sources.glob("*.[ch]")):
+        content = source.read_bytes()
+        state.update(f"\0{source.name} {len(content)}\0".encode() + content)
+    return state.hexdigest()[:16]
+
+
+def _compile(
+    buildroot: BuildRoot,
+    command: Sequence[str | os.PathLike[str]],
+    sources: Path,
+    output: Path,
+    log_path: Path,
+) -> None:
+    buildroot.run(
+        command,
+        binds={sources: _SOURCES_INSIDE, output: _OUTPUT_INSIDE},
+        cwd=_SOURCES_INSIDE,
+        timeout_s=BUILD_TIMEOUT_S,
+        log_path=log_path,
+    )
