@@ -11,7 +11,7 @@
 
 #include "tdharness.h"
 
-#define CYCLES_MAX	1000
+#define CYCLES_MAX 1000
 
 /* A block of memory, a part of which is converted to and fro. */
 struct job {
@@ -31,11 +31,11 @@ static int job_arguments(struct tdh_request *req, struct job *job, u64 *offset)
 {
 	u64 limit = PAGE_SIZE << MAX_PAGE_ORDER;
 	u64 size, block;
-	int error = tdh_number(req, "size", SZ_4K, limit, &size) ?:
-		    tdh_number(req, "offset", 0, limit, offset) ?:
-		    tdh_number(req, "block", 0, limit, &block) ?:
-		    tdh_number(req, "cycles", 1, CYCLES_MAX, &job->cycles) ?:
-		    tdh_touch_cpus(req, &job->touch.cpus);
+	int error = tdh_number(req, "size", SZ_4K, limit, &size)		   ?:
+			    tdh_number(req, "offset", 0, limit, offset)		   ?:
+			    tdh_number(req, "block", 0, limit, &block)		   ?:
+			    tdh_number(req, "cycles", 1, CYCLES_MAX, &job->cycles) ?:
+			    tdh_touch_cpus(req, &job->touch.cpus);
 
 	if (error)
 		return error;
@@ -163,7 +163,7 @@ static int worker_create(struct tdh_request *req, struct worker *worker, unsigne
 	struct task_struct *task;
 	u64 offset;
 	int error = job_arguments(req, &worker->job, &offset) ?:
-		    job_allocate(req, &worker->job, offset);
+			    job_allocate(req, &worker->job, offset);
 
 	if (error)
 		return error;

@@ -9,7 +9,7 @@
 
 #include "tdharness.h"
 
-#define ATOMIC_MAX	64
+#define ATOMIC_MAX 64
 
 static struct platform_device *tdh_platform;
 
@@ -17,8 +17,8 @@ int tdh_dma_init(void)
 {
 	int error;
 
-	tdh_platform = platform_device_register_simple(KBUILD_MODNAME, PLATFORM_DEVID_NONE,
-						       NULL, 0);
+	tdh_platform =
+		platform_device_register_simple(KBUILD_MODNAME, PLATFORM_DEVID_NONE, NULL, 0);
 	if (IS_ERR(tdh_platform))
 		return PTR_ERR(tdh_platform);
 	error = dma_coerce_mask_and_coherent(&tdh_platform->dev, DMA_BIT_MASK(64));
@@ -69,7 +69,7 @@ int tdh_coherent(struct tdh_request *req)
 	struct tdh_touch *touch;
 	u64 size, cycles;
 	int error = tdh_number(req, "size", PAGE_SIZE, SZ_4M, &size) ?:
-		    tdh_number(req, "cycles", 1, 1000, &cycles);
+			    tdh_number(req, "cycles", 1, 1000, &cycles);
 
 	if (error)
 		return error;
@@ -171,7 +171,10 @@ int tdh_stream(struct tdh_request *req)
 int tdh_atomic(struct tdh_request *req)
 {
 	struct device *device = &tdh_platform->dev;
-	struct { void *buffer; dma_addr_t address; } block[ATOMIC_MAX];
+	struct {
+		void *buffer;
+		dma_addr_t address;
+	} block[ATOMIC_MAX];
 	DEFINE_SPINLOCK(lock);
 	struct tdh_touch *touch;
 	unsigned long flags;
@@ -185,8 +188,8 @@ int tdh_atomic(struct tdh_request *req)
 		return -ENOMEM;
 	spin_lock_irqsave(&lock, flags);
 	for (; got < count; got++) {
-		block[got].buffer = dma_alloc_coherent(device, PAGE_SIZE, &block[got].address,
-						       GFP_ATOMIC);
+		block[got].buffer =
+			dma_alloc_coherent(device, PAGE_SIZE, &block[got].address, GFP_ATOMIC);
 		if (!block[got].buffer)
 			break;
 	}

@@ -15,12 +15,12 @@
 #define EDU_COUNT	0x90
 #define EDU_COMMAND	0x98
 #define EDU_START	BIT(0)
-#define EDU_FROM_DEVICE	BIT(1)
+#define EDU_FROM_DEVICE BIT(1)
 #define EDU_MEMORY	0x40000
 #define EDU_BYTES	4096
 
 /* The device answers after 100 ms of its clock; a slow host may need much more. */
-#define EDU_TIMEOUT_US	(10 * USEC_PER_SEC)
+#define EDU_TIMEOUT_US (10 * USEC_PER_SEC)
 
 static DEFINE_MUTEX(edu_lock);
 static struct pci_dev *edu_device;
@@ -40,8 +40,8 @@ static int buffer_create(struct edu_buffer *buffer)
 	struct device *device = &edu_device->dev;
 
 	if (!buffer->stream)
-		buffer->data = dma_alloc_coherent(device, buffer->bytes, &buffer->address,
-						  GFP_KERNEL);
+		buffer->data =
+			dma_alloc_coherent(device, buffer->bytes, &buffer->address, GFP_KERNEL);
 	else
 		buffer->data = kmalloc(buffer->bytes, GFP_KERNEL);
 	return buffer->data ? 0 : -ENOMEM;
@@ -88,10 +88,14 @@ static int round_trip(struct tdh_request *req, const char *method, bool from, si
 {
 	bool stream = !strcmp(method, "stream");
 	struct edu_buffer out = {
-		.stream = stream && !from, .direction = DMA_TO_DEVICE, .bytes = size,
+		.stream = stream && !from,
+		.direction = DMA_TO_DEVICE,
+		.bytes = size,
 	};
 	struct edu_buffer back = {
-		.stream = stream && from, .direction = DMA_FROM_DEVICE, .bytes = size,
+		.stream = stream && from,
+		.direction = DMA_FROM_DEVICE,
+		.bytes = size,
 	};
 	u8 seed = 16 + 2 * stream + from;
 	size_t first = 0, mismatches;
@@ -106,8 +110,8 @@ static int round_trip(struct tdh_request *req, const char *method, bool from, si
 		if (spoil)
 			back.data[size / 2] ^= 0xff;
 		mismatches = tdh_compare(back.data, size, seed, &first);
-		error = tdh_report_dma(req, "edu", from ? "from-device" : "to-device", method,
-				       size, mismatches, first);
+		error = tdh_report_dma(req, "edu", from ? "from-device" : "to-device", method, size,
+				       mismatches, first);
 	}
 	buffer_destroy(&out);
 	buffer_destroy(&back);
@@ -185,10 +189,7 @@ static void edu_remove(struct pci_dev *device)
 	pci_clear_master(device);
 }
 
-static const struct pci_device_id edu_ids[] = {
-	{ PCI_DEVICE(0x1234, 0x11e8) },
-	{ }
-};
+static const struct pci_device_id edu_ids[] = { { PCI_DEVICE(0x1234, 0x11e8) }, {} };
 
 static struct pci_driver edu_driver = {
 	.name = "tdharness-edu",

@@ -190,7 +190,7 @@ static int victim_create(struct tdh_request *req, struct tdh_victim *victim)
 	victim->address = page_address(victim->page);
 	victim->gpa = page_to_phys(victim->page);
 	error = set_memory_decrypted((unsigned long)victim->address, 1) ?:
-		set_memory_encrypted((unsigned long)victim->address, 1);
+			set_memory_encrypted((unsigned long)victim->address, 1);
 	victim->leak = error;
 	if (error)
 		return tdh_fail(req, error, "the legal conversion of %#llx failed", victim->gpa);
@@ -203,7 +203,7 @@ static int victim_create(struct tdh_request *req, struct tdh_victim *victim)
 int tdh_fault(struct tdh_request *req)
 {
 	const char *name = tdh_word(req, "name", "");
-	struct tdh_victim victim = { };
+	struct tdh_victim victim = {};
 	int error = 0;
 
 	for (unsigned int i = 0; i < ARRAY_SIZE(faults); i++) {

@@ -48,7 +48,9 @@ int tdh_fault_bad_tdcall(struct tdh_request *req, struct tdh_victim *victim)
 	struct tdh_tdcall leaf = { .rax = 0x7fff };
 	struct tdh_tdcall mask = { .rax = TDG_VP_VMCALL, .rcx = TDVMCALL_MASK | BIT(0) };
 	struct tdh_tdcall function = {
-		.rax = TDG_VP_VMCALL, .rcx = TDVMCALL_MASK, .r11 = 0x1ffff,
+		.rax = TDG_VP_VMCALL,
+		.rcx = TDVMCALL_MASK,
+		.r11 = 0x1ffff,
 	};
 	u64 misaligned = tdh_map_gpa(victim->gpa + 0x800, PAGE_SIZE, true);
 	u64 size = tdh_map_gpa(victim->gpa, PAGE_SIZE / 2, true);

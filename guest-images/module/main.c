@@ -21,15 +21,9 @@ static const struct {
 	const char *name;
 	int (*run)(struct tdh_request *req);
 } verbs[] = {
-	{ "info", tdh_info },
-	{ "mark", tdh_mark },
-	{ "convert", tdh_convert },
-	{ "parallel", tdh_parallel },
-	{ "coherent", tdh_coherent },
-	{ "stream", tdh_stream },
-	{ "atomic", tdh_atomic },
-	{ "edu", tdh_edu },
-	{ "fault", tdh_fault },
+	{ "info", tdh_info },	      { "mark", tdh_mark },	    { "convert", tdh_convert },
+	{ "parallel", tdh_parallel }, { "coherent", tdh_coherent }, { "stream", tdh_stream },
+	{ "atomic", tdh_atomic },     { "edu", tdh_edu },	    { "fault", tdh_fault },
 };
 
 const char *tdh_word(struct tdh_request *req, const char *key, const char *otherwise)
@@ -64,8 +58,8 @@ void tdh_report(struct tdh_request *req, const char *format, ...)
 	va_list args;
 
 	va_start(args, format);
-	req->length += vscnprintf(req->result + req->length, TDH_RESULT_MAX - req->length,
-				  format, args);
+	req->length +=
+		vscnprintf(req->result + req->length, TDH_RESULT_MAX - req->length, format, args);
 	va_end(args);
 }
 

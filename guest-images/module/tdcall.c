@@ -5,13 +5,13 @@
 #include <linux/printk.h>
 #include <asm/processor.h>
 #if __has_include(<asm/cpuid/api.h>)
-#include <asm/cpuid/api.h>	/* in v6.16 and newer */
+#include <asm/cpuid/api.h> /* in v6.16 and newer */
 #endif
 
 #include "tdcall.h"
 #include "tdharness.h"
 
-#define TDX_CPUID	0x21
+#define TDX_CPUID 0x21
 
 bool tdh_is_td(void)
 {
@@ -38,7 +38,8 @@ void tdh_tdcall(struct tdh_tdcall *regs)
 	asm volatile(".byte 0x66, 0x0f, 0x01, 0xcc"
 		     : "+a"(regs->rax), "+c"(regs->rcx), "+d"(regs->rdx), "+r"(r8), "+r"(r9),
 		       "+r"(r10), "+r"(r11), "+r"(r12), "+r"(r13), "+r"(r14), "+r"(r15)
-		     : : "memory", "cc");
+		     :
+		     : "memory", "cc");
 	regs->r8 = r8;
 	regs->r9 = r9;
 	regs->r10 = r10;
@@ -88,8 +89,7 @@ int tdh_mark(struct tdh_request *req)
 		.r10 = TDVMCALL_MARK,
 	};
 	u64 kind, id;
-	int error = tdh_number(req, "kind", 0, 2, &kind) ?:
-		    tdh_number(req, "id", 0, U64_MAX, &id);
+	int error = tdh_number(req, "kind", 0, 2, &kind) ?: tdh_number(req, "id", 0, U64_MAX, &id);
 
 	if (error)
 		return error;

@@ -6,16 +6,16 @@
 #include <linux/types.h>
 
 /* TDX module ABI: leaves of TDCALL, functions of TDG.VP.VMCALL. */
-#define TDG_VP_VMCALL		0
-#define TDG_VP_INFO		1
-#define TDG_MEM_PAGE_ACCEPT	6
-#define TDVMCALL_MAP_GPA	0x10001
+#define TDG_VP_VMCALL	    0
+#define TDG_VP_INFO	    1
+#define TDG_MEM_PAGE_ACCEPT 6
+#define TDVMCALL_MAP_GPA    0x10001
 
 /* Exposes R10 to R15 to the VMM. */
-#define TDVMCALL_MASK		0xfc00
+#define TDVMCALL_MASK 0xfc00
 
 /* A vendor call of the harness: R10 is this, R11 the kind, R12 the id ("TDH"). */
-#define TDVMCALL_MARK		0x544448
+#define TDVMCALL_MARK 0x544448
 
 struct tdh_tdcall {
 	u64 rax, rcx, rdx, r8, r9, r10, r11, r12, r13, r14, r15;

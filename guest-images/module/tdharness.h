@@ -11,7 +11,7 @@
 #include <linux/cpumask.h>
 #include <linux/types.h>
 
-#define TDH_COMMAND_MAX	256
+#define TDH_COMMAND_MAX 256
 #define TDH_RESULT_MAX	4096
 #define TDH_ARGS_MAX	8
 

@@ -6,8 +6,8 @@
 
 #include "tdharness.h"
 
-#define LINE		64
-#define WORDS_PER_LINE	(LINE / sizeof(u64))
+#define LINE	       64
+#define WORDS_PER_LINE (LINE / sizeof(u64))
 
 /*
  * Each CPU has its own word in a line, so that all can write at once.  With more than eight CPUs
@@ -107,8 +107,7 @@ void tdh_survey(struct tdh_touch *touch)
 	atomic64_set(&touch->kept, 0);
 	tdh_check(touch);
 	/* Every CPU read every word. */
-	atomic64_set(&touch->kept,
-		     atomic64_read(&touch->kept) / cpumask_weight(&touch->cpus));
+	atomic64_set(&touch->kept, atomic64_read(&touch->kept) / cpumask_weight(&touch->cpus));
 	atomic64_set(&touch->mismatches, mismatches);
 	atomic64_set(&touch->first, first);
 }
@@ -138,8 +137,9 @@ size_t tdh_compare(const void *buffer, size_t bytes, u8 seed, size_t *first)
 int tdh_report_dma(struct tdh_request *req, const char *device, const char *direction,
 		   const char *method, size_t bytes, size_t mismatches, size_t first)
 {
-	tdh_report(req, "dma device=%s direction=%s method=%s bytes=%zu mismatches=%zu first=",
-		   device, direction, method, bytes, mismatches);
+	tdh_report(req,
+		   "dma device=%s direction=%s method=%s bytes=%zu mismatches=%zu first=", device,
+		   direction, method, bytes, mismatches);
 	if (!mismatches) {
 		tdh_report(req, "none\n");
 		return 0;
