@@ -29,9 +29,7 @@ static const Case cases[] = {
      8,
      {.kind = INSN_CLFLUSH, .base = 4, .index = -1, .disp = 0x12345678}},
     /* clflush (%rax,%r12,8) */
-    {{0x42, 0x0f, 0xae, 0x3c, 0xe0},
-     5,
-     {.kind = INSN_CLFLUSH, .base = 0, .index = 12, .scale = 3}},
+    {{0x42, 0x0f, 0xae, 0x3c, 0xe0}, 5, {.kind = INSN_CLFLUSH, .base = 0, .index = 12, .scale = 3}},
     /* clflush 0x10(,%rcx,4) */
     {{0x0f, 0xae, 0x3c, 0x8d, 0x10, 0, 0, 0},
      8,
@@ -45,9 +43,7 @@ static const Case cases[] = {
      4,
      {.kind = INSN_CLFLUSH, .base = 2, .index = -1, .segment = SEG_GS}},
     /* clflush (%esi) */
-    {{0x67, 0x0f, 0xae, 0x3e},
-     4,
-     {.kind = INSN_CLFLUSH, .base = 6, .index = -1, .addr32 = true}},
+    {{0x67, 0x0f, 0xae, 0x3e}, 4, {.kind = INSN_CLFLUSH, .base = 6, .index = -1, .addr32 = true}},
     /* clwb (%rdi) */
     {{0x66, 0x0f, 0xae, 0x37}, 4, {.kind = INSN_CLWB, .base = 7, .index = -1}},
     /* invlpg (%r8) */
@@ -77,16 +73,16 @@ static const Case cases[] = {
 
 /* What looks alike and is something else. */
 static const Case others[] = {
-    {{0x0f, 0xae, 0xf8}, 3, {0}},             /* sfence */
-    {{0x0f, 0xae, 0xf0}, 3, {0}},             /* mfence */
-    {{0xf3, 0x0f, 0xae, 0xc8}, 4, {0}},       /* rdgsbase: rep and a register */
-    {{0xf3, 0x0f, 0xae, 0x30}, 4, {0}},       /* clrssbsy */
-    {{0x0f, 0xae, 0x30}, 3, {0}},             /* xsaveopt: /6 without 66 */
-    {{0x0f, 0x01, 0xf8}, 3, {0}},             /* swapgs: /7 of a register */
-    {{0x0f, 0x01, 0x18}, 3, {0}},             /* lidt */
-    {{0x0f, 0x01, 0xcc}, 3, {0}},             /* no 66: not TDCALL */
-    {{0x66, 0x0f, 0x01, 0xcd}, 4, {0}},       /* seamret */
-    {{0x0f, 0x20, 0xd8}, 3, {0}},             /* mov %cr3,%rax */
+    {{0x0f, 0xae, 0xf8}, 3, {0}},       /* sfence */
+    {{0x0f, 0xae, 0xf0}, 3, {0}},       /* mfence */
+    {{0xf3, 0x0f, 0xae, 0xc8}, 4, {0}}, /* rdgsbase: rep and a register */
+    {{0xf3, 0x0f, 0xae, 0x30}, 4, {0}}, /* clrssbsy */
+    {{0x0f, 0xae, 0x30}, 3, {0}},       /* xsaveopt: /6 without 66 */
+    {{0x0f, 0x01, 0xf8}, 3, {0}},       /* swapgs: /7 of a register */
+    {{0x0f, 0x01, 0x18}, 3, {0}},       /* lidt */
+    {{0x0f, 0x01, 0xcc}, 3, {0}},       /* no 66: not TDCALL */
+    {{0x66, 0x0f, 0x01, 0xcd}, 4, {0}}, /* seamret */
+    {{0x0f, 0x20, 0xd8}, 3, {0}},       /* mov %cr3,%rax */
     {{0x90}, 1, {0}},
     {{0x0f}, 1, {0}},                         /* cut short */
     {{0x0f, 0xae, 0xbc, 0x24, 0x78}, 5, {0}}, /* cut short in the displacement */
