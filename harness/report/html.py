@@ -104,6 +104,7 @@ def _context(report: RunReport) -> dict[str, Any]:
         "report": report,
         "verdict": verdict,
         "headline": words.headline(verdict),
+        "tiles": words.main_counts(verdict),
         "facts": _facts(report),
         "timings": _timings(report),
         "run_notes": [str(note) for note in report.run.get("outcome_notes") or ()],

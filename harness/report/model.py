@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness.conversions import Conversion
+from harness.conversions import Conversion, conversions
 from harness.errors import EvidenceError
-from harness.events import Stream, decode
+from harness.events import Stream
+from harness.judge import Evidence
+from harness.judge import load as load_evidence
 from harness.rundir import RunDir
 from harness.steps import Step, parse_step
 from harness.verdict import Verdict
@@ -64,20 +66,16 @@ class RunReport:
     notes: tuple[str, ...] = ()
 
 
-def load(
-    run: RunDir,
-    verdict: Verdict,
-    conversions: Sequence[Conversion] = (),
-    stream: Stream | None = None,
-) -> RunReport:
-    """Gather a report's matter; `stream` saves decoding the events a second time. Never raises."""
+def load(run: RunDir, verdict: Verdict, evidence: Evidence | None = None) -> RunReport:
+    """Gather a report's matter; `evidence` saves loading it again. Never raises."""
+    known = evidence or load_evidence(run)
     notes: list[str] = []
     logs = [_or_note(notes, path, read_log, None) for path in (run.console_log, run.qemu_log)]
     return RunReport(
         path=run.path,
         verdict=verdict,
-        conversions=tuple(_placed(conversions)),
-        stream=stream or _or_note(notes, run.events, lambda p: decode(p.read_bytes()), None),
+        conversions=tuple(_placed(conversions(known.events, known.symbols, known.steps))),
+        stream=known.stream,
         run=_or_note(notes, run.run_json, _read_object, {}),
         steps=_or_note(notes, run.steps, lambda p: _read_steps(p, notes), ()),
         logs=tuple(log for log in logs if log),
@@ -158,10 +156,10 @@ def _step(data: dict[str, Any]) -> ShownStep:
     )
 
 
-def _placed(conversions: Sequence[Conversion]) -> Iterator[Conversion]:
+def _placed(found: Sequence[Conversion]) -> Iterator[Conversion]:
     """Conversions outside all steps get a name for where they are."""
     outside = "boot"
-    for conversion in sorted(conversions, key=lambda c: c.seq):
+    for conversion in found:
         if conversion.step:
             outside = "between steps"
         yield conversion if conversion.step else replace(conversion, step=outside)

@@ -61,7 +61,9 @@ def verdict_lines(verdict: Verdict) -> RenderableType:
         )
     ]
     if verdict.counts:
-        lines.append(_text(words.tally(verdict)))
+        lines.append(
+            _text(", ".join(f"{value} {name}" for name, value in words.main_counts(verdict)))
+        )
     lines.append(_text(f"evidence: {', '.join(verdict.evidence) or 'none'}", "dim"))
     return Group(*lines)
 

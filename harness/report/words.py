@@ -6,6 +6,16 @@ from collections import Counter
 from harness.verdict import Finding, Outcome, Severity, Verdict
 
 MOST_RANGES = 6
+# Names of judge's counts, and what people call them.
+_MAIN_COUNTS = {
+    "conversions": "conversions",
+    "bytes_converted": "converted",
+    "lines_flushed": "lines flushed",
+    "lines_dirty": "lines left dirty",
+    "steps": "steps",
+    "steps_failed": "steps failed",
+    "dma_transfers": "DMA transfers compared",
+}
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -73,8 +83,11 @@ def headline(verdict: Verdict) -> str:
     return "No reason was given."
 
 
-def tally(verdict: Verdict) -> str:
-    """The verdict's counts in one line."""
-    return ", ".join(
-        f"{count:,} {name.replace('_', ' ')}" for name, count in verdict.counts.items()
-    )
+def main_counts(verdict: Verdict) -> list[tuple[str, str]]:
+    """The counts that a reader wants first, as (name, value)."""
+    shown = []
+    for name, label in _MAIN_COUNTS.items():
+        if name in verdict.counts:
+            count = verdict.counts[name]
+            shown.append((label, size(count) if name.startswith("bytes") else number(count)))
+    return shown

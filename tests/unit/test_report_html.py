@@ -3,15 +3,14 @@
 
 import re
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
-from harness.conversions import Conversion, conversions
 from harness.report import html, logview, model
 from harness.rundir import RunDir
-from harness.symbols import Symbols
 from harness.testing.events import StreamBuilder
 from harness.verdict import Finding, Outcome, Severity, Site, Verdict
 
@@ -121,7 +120,7 @@ def load(path: Path, verdict: Verdict, count: int = 3) -> model.RunReport:
             "expected_rules": ["dma-data"],
         }
     )
-    return model.load(run, verdict, conversions(builder.events, Symbols()))
+    return model.load(run, verdict)
 
 
 FINDING = Finding(
@@ -154,12 +153,15 @@ def test_every_outcome_has_a_page(tmp_path: Path, outcome: Outcome) -> None:
 
 
 def test_findings_are_shown_with_all_they_know(tmp_path: Path) -> None:
-    verdict = Verdict(outcome=Outcome.FAIL, findings=(FINDING,), counts={"lines_dirty": 1234})
+    verdict = Verdict(
+        outcome=Outcome.FAIL, findings=(FINDING,), counts={"lines_dirty": 1234, "stub_hlt": 5}
+    )
     text = " ".join(check_page(html.render(load(tmp_path, verdict))).text)
     for part in (
         "guest-cache-flush", "3 lines were dirty.", "the first cpa_flush()", "0x100000", "0-1, 63",
         "private to shared", "memset+0x1/0x2", "caller_a+0x3/0x4", "0xabc", "\u00d74",
-        "dirty lines", "1,234", "a line is dirty under the private key",
+        "dirty lines", "1,234", "lines left dirty", "stub hlt",
+        "a line is dirty under the private key",
     ):  # fmt: skip
         assert part in text
 
@@ -177,12 +179,12 @@ def test_what_ran_steps_and_logs_are_shown(tmp_path: Path) -> None:
 def test_an_empty_directory_gives_a_page(tmp_path: Path) -> None:
     report = model.load(RunDir(tmp_path), Verdict(outcome=Outcome.EMPTY, reason="Nothing."))
     text = " ".join(check_page(html.render(report)).text)
-    assert "The run left no file events." in text
+    assert "The run left no file steps.jsonl." in text
     assert "Timeline" not in text
 
 
-def hostile(path: Path) -> model.RunReport:
-    run, builder = RunDir(path / "<b onclick=x>"), stream()
+def hostile_run(path: Path) -> RunDir:
+    run = RunDir(path / "<b onclick=x>")
     run.path.mkdir()
     run.write_json(
         run.run_json,
@@ -191,7 +193,7 @@ def hostile(path: Path) -> model.RunReport:
         | {"timings": {EVIL: 1.0}, "outcome_notes": [EVIL], "memory_mib": EVIL},
     )
     raw = EVIL.encode("utf-8", "surrogatepass")
-    run.events.write_bytes(builder.encode())
+    run.events.write_bytes(stream().encode())
     run.argv.write_bytes(raw)
     run.console_log.write_bytes(b"tdharness: WARNING: " + raw + b"\r\n")
     run.qemu_log.write_bytes(b"BUG: " + raw)
@@ -200,6 +202,11 @@ def hostile(path: Path) -> model.RunReport:
         {"name": EVIL, "ok": False, "argv": EVIL, "output": EVIL, "dma": [dma]}
         | {"expected_rules": [EVIL]}
     )
+    return run
+
+
+def hostile(path: Path) -> model.RunReport:
+    """Every string that a report prints says the same."""
     site = Site(address=1, symbol=EVIL)
     finding = Finding(
         rule=EVIL, severity=Severity.FAIL, summary=EVIL, look_at=EVIL, direction=EVIL,
@@ -209,23 +216,9 @@ def hostile(path: Path) -> model.RunReport:
     verdict = Verdict(
         outcome=Outcome.FAIL, findings=(finding,), reason=EVIL, evidence=(EVIL,), counts={EVIL: 1}
     )
-    found = [
-        Conversion(
-            seq=1,
-            gpa=0,
-            bytes=4096,
-            direction=EVIL,
-            vcpu=0,
-            dirty=0,
-            flushed=0,
-            flushed_again=0,
-            caller=EVIL,
-            step=EVIL,
-            site=site,
-            trace=(site,),
-        )
-    ]
-    return model.load(run, verdict, found)
+    report = model.load(hostile_run(path), verdict)
+    found = (replace(c, direction=EVIL, caller=EVIL, step=EVIL) for c in report.conversions)
+    return replace(report, conversions=tuple(found))
 
 
 def test_guest_text_cannot_act(tmp_path: Path) -> None:
@@ -257,8 +250,7 @@ def test_page_is_bounded_and_quick_for_thousands_of_events(tmp_path: Path) -> No
         for n in range(2000)
     )
     verdict = Verdict(outcome=Outcome.FAIL, findings=findings)
-    found = conversions(builder.events, Symbols())
-    report = model.load(run, verdict, found, builder.decode())
+    report = model.load(run, verdict)
     start = time.process_time()
     page = html.render(report)
     assert time.process_time() - start < 2.0

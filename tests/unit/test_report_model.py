@@ -38,7 +38,7 @@ def test_an_empty_directory_is_reported_with_notes(tmp_path: Path) -> None:
     assert report.stream is None
     assert report.run == {}
     named = " ".join(report.notes)
-    for name in ("run.json", "events", "steps.jsonl", "console.log"):
+    for name in ("run.json", "steps.jsonl", "console.log", "argv"):
         assert name in named
 
 
@@ -50,7 +50,6 @@ def test_broken_files_become_notes(tmp_path: Path, broken: bytes) -> None:
     report = model.load(run, PASS)
     assert (report.run, report.stream, report.steps) == ({}, None, ())
     assert any("run.json could not be read" in note for note in report.notes)
-    assert any("events could not be read" in note for note in report.notes)
 
 
 def test_a_step_cut_short_is_said_and_the_others_are_kept(tmp_path: Path) -> None:
@@ -77,10 +76,18 @@ def test_whole_run_reads_without_a_note(tmp_path: Path) -> None:
 
 
 def test_conversions_outside_steps_are_placed(tmp_path: Path) -> None:
-    found = [conversion(3), conversion(1), conversion(2, step="work")]
-    report = model.load(RunDir(tmp_path), PASS, found)
-    assert [(c.seq, c.step) for c in report.conversions] == [
-        (1, "boot"), (2, "work"), (3, "between steps"),
+    run, events = RunDir(tmp_path), StreamBuilder()
+    for mark in (0, 1, 2):
+        if mark == 1:
+            events.mark(1, 7)
+        events.convert(0x1000 * mark, 0x1000, to_shared=True)
+        if mark == 1:
+            events.mark(2, 7)
+    run.events.write_bytes(events.encode())
+    run.append_step({"name": "work", "ok": True, "mark": 7})
+    report = model.load(run, PASS)
+    assert [(c.gpa, c.step) for c in report.conversions] == [
+        (0, "boot"), (0x1000, "work"), (0x2000, "between steps"),
     ]  # fmt: skip
 
 
