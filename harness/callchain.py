@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A call trace out of stack words: which of them are the return addresses of one chain of calls.
+
+The words are what a stack held within the range of kernel addresses: true return addresses, and
+left-overs of earlier calls between them. With the kernel's code at hand a true one follows a CALL,
+and that call's target is the function of the frame inside it; of all chains the one with the best
+evidence wins.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from harness.functions import Function
+from harness.vmlinux import ElfText
+
+Find = Callable[[int], Function | None]
+
+MOST_FRAMES = 24
+_MOST_WORDS = 64
+# How well a frame's call explains the frame inside it. An indirect call may lead anywhere; a
+# direct one to another function is a left-over of an earlier call, or a tail call that the bytes
+# do not show: it takes a longer chain behind it to be believed.
+_DIRECT, _TAIL, _INDIRECT, _OTHER = 8, 6, 3, -24
+_THUNK = "__x86_indirect_"
+
+
+@dataclass(frozen=True, slots=True)
+class _Frame:
+    address: int
+    function: Function
+    # the function that the call names; None where the call is indirect or unknown
+    called: Function | None = None
+    # where that function jumps to: its tail calls among others
+    jumps: frozenset[int] = frozenset()
+
+
+def call_chain(
+    pc: int, words: Iterable[int], find: Find, text: ElfText | None, slide: int
+) -> tuple[int, ...]:
+    """Return addresses, innermost first, of the frames around `pc`, at run-time addresses.
+
+    `words` are stack words, lowest address first. Without `text` every word that lies in a known
+    function is kept; code of modules has no text here and is believed.
+    """
+    inner = find(pc)
+    frames = [f for w in list(words)[:_MOST_WORDS] if (f := _frame(w, find, text, slide))]
+    if not text or not inner:
+        return tuple(frame.address for frame in frames[:MOST_FRAMES])
+    chain = _best_chain(_Frame(pc, inner), frames)
+    return tuple(frame.address for frame in chain[:MOST_FRAMES])
+
+
+def _frame(word: int, find: Find, text: ElfText | None, slide: int) -> _Frame | None:
+    # A call may be the last instruction of a function: the word itself is behind it.
+    function = find(word - 1)
+    if not function:
+        return None
+    if text is None or text.at(word - 1 - slide, 1) is None:
+        return _Frame(word, function)
+
+    def is_thunk(address: int) -> bool:
+        called = find(address + slide)
+        return called is not None and called.name.startswith(_THUNK)
+
+    call = text.call_before(word - slide, is_thunk)
+    if call is None:
+        return None
+    called = None if call.target is None else find(call.target + slide)
+    if called is None:
+        return _Frame(word, function)
+    jumps = text.jumps_from(called.start - slide, called.end - slide)
+    return _Frame(word, function, called, frozenset(target + slide for target in jumps))
+
+
+def _best_chain(first: _Frame, frames: Sequence[_Frame]) -> list[_Frame]:
+    """The chain with the highest sum of links: dynamic programming over the frame inside each."""
+    nodes = [first, *frames]
+    best: list[tuple[int, int]] = [(0, -1)]
+    for outer in range(1, len(nodes)):
+        links = [(best[i][0] + _link(nodes[i], nodes[outer]), i) for i in range(outer)]
+        best.append(max(links, key=lambda link: link[0]))
+    at = max(range(len(nodes)), key=lambda i: best[i][0])
+    chain = []
+    while at > 0:
+        chain.append(nodes[at])
+        at = best[at][1]
+    return chain[::-1]
+
+
+def _link(inner: _Frame, outer: _Frame) -> int:
+    if outer.called is None:
+        return _INDIRECT
+    if _base_name(outer.called.name) == _base_name(inner.function.name):
+        return _DIRECT
+    return _TAIL if inner.function.start in outer.jumps else _OTHER
+
+
+def _base_name(name: str) -> str:
+    """The name without the suffix of a part that the compiler moved out of line."""
+    return name.partition(".cold")[0]
