@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""guest-tlb-flush: translations that outlive the change of their page table entry."""
+
+from collections.abc import Sequence
+
+from harness.conversions import TO_SHARED, Conversion, direction
+from harness.events import PAGE_BYTES, Event, Flag, Kind
+from harness.rules.context import Context, counted, finding, grouped, maker, places, span
+from harness.verdict import Finding
+
+
+def guest_tlb_flush(events: Sequence[Event], context: Context) -> list[Finding]:
+    """One finding per conversion, vCPU and kind of evidence, over all its translations."""
+    groups = grouped(
+        (event for event in events if event.kind is Kind.STALE),
+        lambda e: (_conversion_of(e, context), e.vcpu, direction(e), _evidence(e)),
+    )
+    return [
+        _stale(group, context.conversions.get(-1 if convert is None else convert), context)
+        for (convert, _, _, _), group in groups.items()
+    ]
+
+
+def _evidence(event: Event) -> str:
+    return "used" if event.flags & Flag.USED else "unflushed"
+
+
+def _conversion_of(event: Event, context: Context) -> int | None:
+    """The conversion that the PTE change belongs to, None outside all.
+
+    Private to shared, MapGPA comes behind the change; shared to private before it, and on kernels
+    up to 6.4 behind it as well.
+    """
+    _, gpa, _, change, _ = event.args
+    before = context.history.convert_before(change, gpa)
+    after = context.history.convert_after(change, gpa)
+    order = (after,) if direction(event) == TO_SHARED else (before, after)
+    for convert in order:
+        if convert and direction(convert) == direction(event):
+            return convert.seq
+    return None
+
+
+def _stale(group: list[Event], conversion: Conversion | None, context: Context) -> Finding:
+    first = group[0]
+    start, end = span((e.args[0], e.args[2] or PAGE_BYTES) for e in group)
+    return finding(
+        "guest-tlb-flush",
+        _sentence(first, len(group), f"{start:#x}-{end - 1:#x}", conversion),
+        gpa=first.args[1],
+        gva=first.args[0],
+        direction=direction(first),
+        vcpu=first.vcpu,
+        evidence=_evidence(first),
+        **places(first, context),
+        conversion_site=conversion.site if conversion else None,
+        seq=first.seq,
+        count=len(group),
+        extra={
+            "range": [start, end],
+            "global": bool(first.flags & Flag.GLOBAL),
+            "conversion": conversion.seq if conversion else None,
+        },
+    )
+
+
+def _sentence(first: Event, count: int, where: str, conversion: Conversion | None) -> str:
+    what = f"{counted(count, 'translation')} of {where}"
+    who = f"vCPU {first.vcpu}"
+    owner = "shared" if direction(first) == TO_SHARED else "private"
+    by = maker(conversion, "a conversion")
+    if first.flags & Flag.USED:
+        return (
+            f"{who} used {what} that the page tables no longer held, after {by} made "
+            f"the memory {owner}"
+        )
+    if direction(first) == TO_SHARED:
+        return f"{who} had not invalidated {what} when {by} made the memory {owner}"
+    return (
+        f"{who} had not invalidated {what} when the memory was used again after {by} made "
+        f"it {owner}"
+    )
