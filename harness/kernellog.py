@@ -32,6 +32,7 @@ _STAMP = rb"\[ {0,11}(\d{1,10}\.\d{6})\](?:\[ {0,8}[TC]\d{1,8}\])? "
 _START = re.compile(_STAMP + rb"(?=" + FIRST_WORDS + rb")")
 _LINE_START = re.compile(rb"(?m)^(?:<\d{1,3}>)?" + _STAMP)
 _KERNEL_LINE = re.compile(rb"(?:<\d{1,3}>)?" + _STAMP + rb"([^\r\n]*)")
+_MARK = re.compile(_STAMP + rb"tdharness: mark (begin|end) (\d{1,20})\b")
 _FRAME = re.compile(r"\s*(\? )?([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
 _IN_TEXT = re.compile(
     r"(?:RIP: [0-9a-f]{4}:| at | in |:\d+ )([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+"
@@ -120,6 +121,17 @@ def slice_between(log: bytes, mark_id: int) -> bytes:
         raise EvidenceError(f"the console log does not hold the beginning of slice {mark_id}")
     end = re.compile(_STAMP + rb"tdharness: mark end %d\b" % mark_id).search(log, begin.end())
     return log[begin.end() : end.start() if end else len(log)]
+
+
+def marks(log: bytes) -> list[tuple[int, bool, int]]:
+    """The marks of the test module: line number, whether it begins, id."""
+    found: list[tuple[int, bool, int]] = []
+    line, counted = 1, 0
+    for match in _MARK.finditer(log):
+        line += log.count(b"\n", counted, match.start())
+        counted = match.start()
+        found.append((line, match.group(2) == b"begin", int(match.group(3))))
+    return found
 
 
 def _reports(log: bytes) -> list[_Report]:

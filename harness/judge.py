@@ -1,0 +1,331 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A run directory, or one slice of a run, to a verdict.
+
+FAIL > ERROR > EMPTY > PASS > SKIP: what was proven counts most, then whether anything could be
+proven at all. All but the reading of files is pure, so a saved run judged twice gives the same
+verdict to the byte.
+"""
+
+import dataclasses
+import json
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness import kernellog
+from harness.conversions import Conversion
+from harness.errors import EvidenceError
+from harness.events import Counter, Event, Kind, Stream, decode
+from harness.planted import settle
+from harness.rules.check import check_events
+from harness.rules.context import context_of
+from harness.rules.data import dma_data, failed_steps
+from harness.rules.table import RULES
+from harness.rundir import RunDir
+from harness.steps import Step, parse_step, parse_steps
+from harness.symbols import Symbols, parse_guest_symbols, read_kernel, slide_of
+from harness.verdict import Finding, Outcome, Severity, Verdict
+
+TD_ACTIVE = "Memory Encryption Features active: Intel TDX"
+MOST_PER_RULE = 50
+_MOST_FILE_BYTES = 512 << 20
+_MOST_JSON_BYTES = 64 << 20
+_CUT = "the event stream is cut short: it has no trailer"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Everything that a verdict is made from."""
+
+    # "stub" or "none"
+    td_mode: str
+    # None without a readable stream
+    stream: Stream | None = None
+    log: bytes = b""
+    steps: tuple[Step, ...] = ()
+    symbols: Symbols = dataclasses.field(default_factory=Symbols)
+    # one sentence for each piece of evidence that should be there and is not, or is broken
+    broken: tuple[str, ...] = ()
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The events, as many as there are."""
+        return self.stream.events if self.stream else ()
+
+
+def judge(
+    run: RunDir, strict: bool = False, evidence: Evidence | None = None, *, write: bool = True
+) -> Verdict:
+    """The verdict of a run; writes verdict.json.
+
+    `evidence` saves loading it again. With `strict`, rules that only report make the run fail.
+    Never raises for anything that the run holds: broken evidence is the outcome ERROR.
+    """
+    evidence = evidence or load(run)
+    verdict = verdict_of(evidence, strict)
+    if write:
+        run.write_json(run.verdict_json, verdict.to_json())
+    return verdict
+
+
+def judge_slice(
+    events: Sequence[Event],
+    log_text: str | bytes,
+    steps: Sequence[Step | Mapping[str, Any]] = (),
+    symbols: Symbols | None = None,
+    *,
+    strict: bool = False,
+) -> Verdict:
+    """The verdict of one test: its part of the events and of the kernel log, and its own steps.
+
+    That the stream as a whole was not cut is the caller's to know, at the end of the run.
+    """
+    parsed = [s if isinstance(s, Step) else parse_step(s) for s in steps]
+    log = log_text.encode("utf-8", "replace") if isinstance(log_text, str) else log_text
+    return _verdict(events, log, parsed, symbols or Symbols(), [], _nothing(events, parsed), strict)
+
+
+def verdict_of(evidence: Evidence, strict: bool = False) -> Verdict:
+    """The verdict of a whole run."""
+    broken = list(evidence.broken)
+    if evidence.stream and not evidence.stream.complete:
+        broken.append(_CUT)
+    return _verdict(
+        evidence.events,
+        evidence.log,
+        evidence.steps,
+        evidence.symbols,
+        broken,
+        _nothing_in_run(evidence),
+        strict,
+    )
+
+
+def _nothing(events: Sequence[Event], steps: Sequence[Step]) -> str:
+    """Why there was nothing to judge; "" if there was."""
+    judged = any(event.kind in (Kind.CONVERT, Kind.ACCEPT) for event in events)
+    if judged or any(step.dma for step in steps):
+        return ""
+    return "no memory was converted or accepted, and no DMA compared: there is nothing to judge"
+
+
+def _nothing_in_run(evidence: Evidence) -> str:
+    if not kernellog.has_kernel_lines(evidence.log):
+        return "the console shows no line of a kernel"
+    if evidence.td_mode == "none":
+        return ""
+    if not kernellog.says(evidence.log, TD_ACTIVE):
+        return f'the kernel never said "{TD_ACTIVE}": it did not run as a TD'
+    return _nothing(evidence.events, evidence.steps)
+
+
+def _verdict(
+    events: Sequence[Event],
+    log: bytes,
+    steps: Sequence[Step],
+    symbols: Symbols,
+    broken: list[str],
+    nothing: str,
+    strict: bool,
+) -> Verdict:
+    context = context_of(events, symbols, steps)
+    found = [
+        *check_events(events, context, steps),
+        *dma_data(steps),
+        *_log_findings(log, steps),
+    ]
+    explained = {str(f.extra["step"]) for f in found if f.severity is Severity.FAIL}
+    found += failed_steps(steps, frozenset(explained))
+    found, missed = settle(found, steps)
+    if strict:
+        found = [_strictly(f) for f in found]
+    kept, left_out = _bounded(sorted(found, key=_order))
+    reasons = [*broken, *missed]
+    counts = _counts(events, steps, list(context.conversions.values()))
+    return Verdict(
+        outcome=_outcome(found, reasons, nothing),
+        findings=tuple(kept),
+        reason="; ".join(reasons or [nothing]),
+        evidence=_evidence_words(events, log, steps, found),
+        counts={**counts, "findings_left_out": left_out},
+    )
+
+
+def _outcome(found: Sequence[Finding], reasons: Sequence[str], nothing: str) -> Outcome:
+    if any(f.severity is Severity.FAIL for f in found):
+        return Outcome.FAIL
+    if reasons:
+        return Outcome.ERROR
+    return Outcome.EMPTY if nothing else Outcome.PASS
+
+
+def _log_findings(log: bytes, steps: Sequence[Step]) -> list[Finding]:
+    """The log's findings, each with the step at work when it was printed."""
+    names = {step.mark: step.name for step in steps if step.mark is not None}
+    marks = kernellog.marks(log)
+    lines = [line for line, _, _ in marks]
+    found = []
+    for finding in kernellog.scan(log):
+        index = bisect_right(lines, finding.seq or 0) - 1
+        _, begins, mark = marks[index] if index >= 0 else (0, False, 0)
+        step = names.get(mark, f"mark {mark}") if begins else ""
+        found.append(dataclasses.replace(finding, extra={**finding.extra, "step": step}))
+    return found
+
+
+def _strictly(finding: Finding) -> Finding:
+    if finding.extra.get("expected"):
+        return finding
+    return dataclasses.replace(finding, severity=Severity.FAIL)
+
+
+def _order(finding: Finding) -> tuple[bool, int, int]:
+    """What fails first, then by rule, then by time."""
+    return (
+        finding.severity is not Severity.FAIL,
+        list(RULES).index(finding.rule),
+        finding.seq or 0,
+    )
+
+
+def _bounded(findings: Sequence[Finding]) -> tuple[list[Finding], int]:
+    kept: list[Finding] = []
+    seen: dict[str, int] = {}
+    for finding in findings:
+        seen[finding.rule] = seen.get(finding.rule, 0) + 1
+        if seen[finding.rule] <= MOST_PER_RULE:
+            kept.append(finding)
+    return kept, len(findings) - len(kept)
+
+
+def _evidence_words(
+    events: Sequence[Event], log: bytes, steps: Sequence[Step], found: Sequence[Finding]
+) -> tuple[str, ...]:
+    there = {
+        "events": bool(events),
+        "guest-kernel-log": kernellog.has_kernel_lines(log),
+        "dma-data": any(step.dma for step in steps),
+        "guest-mce": any(f.rule == "guest-mce" for f in found),
+    }
+    return tuple(word for word, is_there in there.items() if is_there)
+
+
+def _counts(
+    events: Sequence[Event], steps: Sequence[Step], converted: Sequence[Conversion]
+) -> dict[str, int]:
+    counts = {
+        "conversions": len(converted),
+        "conversions_to_shared": sum(c.direction == "private to shared" for c in converted),
+        "bytes_converted": sum(c.bytes for c in converted),
+        "lines_flushed": sum(c.flushed for c in converted),
+        "lines_flushed_again": sum(c.flushed_again for c in converted),
+        "lines_dirty": sum(c.dirty for c in converted if c.direction == "private to shared"),
+        "accepts": sum(e.kind is Kind.ACCEPT and e.args[2] == 0 for e in events),
+        "pte_changes": sum(e.kind is Kind.PTE_CHANGE for e in events),
+        "steps": len(steps),
+        "steps_failed": sum(not step.ok for step in steps),
+        "dma_transfers": sum(len(step.dma) for step in steps),
+        "dma_bytes": sum(dma.bytes for step in steps for dma in step.dma),
+    }
+    names = {counter.value: counter.name.lower() for counter in Counter}
+    for event in events:
+        if event.kind is Kind.COUNTER and event.args[0] in names:
+            counts[f"stub_{names[event.args[0]]}"] = event.args[1]
+    return counts
+
+
+def load(run: RunDir) -> Evidence:
+    """Read a run's evidence; what is missing or broken becomes a sentence in `broken`."""
+    broken: list[str] = []
+    facts = _read_facts(run, broken)
+    td_mode = str(facts.get("td_mode", "stub"))
+    stream = _read_stream(run, broken) if td_mode != "none" else None
+    log = _read(run.console_log, broken) or b""
+    steps = _read_steps(run, broken)
+    if facts.get("planned_stop") is False:
+        broken.append("the machine stopped before the harness told it to")
+    return Evidence(
+        td_mode=td_mode,
+        stream=stream,
+        log=log,
+        steps=steps,
+        symbols=_read_symbols(run, facts, stream),
+        broken=tuple(broken),
+    )
+
+
+def _read(path: Path, broken: list[str], most: int = _MOST_FILE_BYTES) -> bytes | None:
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except (OSError, ValueError) as error:
+        # ValueError: run.json may name a path that no file system knows.
+        why = error.strerror if isinstance(error, OSError) else "its name is no path"
+        broken.append(f"the run's {path.name} cannot be read: {why}")
+        return None
+    if len(data) > most:
+        broken.append(f"the run's {path.name} is larger than {most >> 20} MiB: its end is not read")
+        data = data[:most]
+    return data
+
+
+def _read_object(path: Path, broken: list[str]) -> dict[str, Any]:
+    data = _read(path, broken, _MOST_JSON_BYTES)
+    if data is None:
+        return {}
+    try:
+        parsed = json.loads(data)
+    except (ValueError, RecursionError):
+        parsed = None
+    if not isinstance(parsed, dict):
+        broken.append(f"the run's {path.name} holds no JSON object")
+        return {}
+    return parsed
+
+
+def _read_facts(run: RunDir, broken: list[str]) -> dict[str, Any]:
+    return _read_object(run.run_json, broken)
+
+
+def _read_stream(run: RunDir, broken: list[str]) -> Stream | None:
+    data = _read(run.events, broken)
+    if data is None:
+        return None
+    try:
+        return decode(data)
+    except EvidenceError as error:
+        broken.append(error.message)
+        return None
+
+
+def _read_steps(run: RunDir, broken: list[str]) -> tuple[Step, ...]:
+    if not run.steps.exists():
+        # A run that ended before its first step has none.
+        return ()
+    data = _read(run.steps, broken) or b""
+    try:
+        return parse_steps(data.decode("utf-8", "replace").splitlines())
+    except EvidenceError as error:
+        broken.append(error.message)
+        return ()
+
+
+def _read_symbols(run: RunDir, facts: Mapping[str, Any], stream: Stream | None) -> Symbols:
+    """Symbols are a comfort: whatever cannot be read leaves bare addresses."""
+    files = facts.get("kernel")
+    if not stream or not isinstance(files, Mapping):
+        return Symbols()
+    system_map = _comfort(files.get("system_map"))
+    kernel = read_kernel(_comfort(files.get("image")), (system_map or b"").decode("latin-1"))
+    try:
+        guest = parse_guest_symbols(json.loads(_comfort(run.symbols_json) or b"null"))
+    except (ValueError, RecursionError):
+        guest = parse_guest_symbols(None)
+    calls = (Kind.TDCALL, Kind.VMCALL, Kind.CONVERT, Kind.ACCEPT)
+    pcs = {event.pc for event in stream.events if event.kind in calls}
+    return Symbols(kernel=kernel, slide=slide_of(kernel, guest, pcs), modules=guest.modules)
+
+
+def _comfort(path: object) -> bytes | None:
+    return _read(Path(path), []) if isinstance(path, str | Path) and str(path) else None
