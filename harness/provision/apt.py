@@ -175,6 +175,12 @@ class OpenPool:
         output = self._apt("apt-cache", words, _RESOLVE_TIMEOUT_S, f"find the package {name}")
         return parse_control(output)
 
+    def has(self, name: str) -> bool:
+        """Whether the archive has the package."""
+        words = ["policy", name]
+        output = self._apt("apt-cache", words, _RESOLVE_TIMEOUT_S, f"look for the package {name}")
+        return "Candidate:" in output and "Candidate: (none)" not in output
+
     def closure(self, names: Sequence[str], *, backports: bool = False) -> list[Deb]:
         """The packages and all that they depend on, nothing taken as installed."""
         words = [*self._target(backports), "install", "-y", "--print-uris", *names]

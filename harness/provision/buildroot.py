@@ -14,8 +14,8 @@ from pathlib import Path
 from harness import proc
 from harness.errors import HostError
 from harness.provision.apt import OpenPool, dependencies
-from harness.provision.cache import Deb, Store
-from harness.provision.packages import Recipe, provide
+from harness.provision.cache import Deb
+from harness.provision.packages import Recipe
 
 _TRIAL_TIMEOUT_S = 10.0
 _DEFAULT_TIMEOUT_S = 600.0
@@ -25,8 +25,9 @@ _TOOLS = (
     *("bash", "binutils", "coreutils", "dash", "diffutils", "findutils", "gcc", "grep", "gzip"),
     *("libc6-dev", "libglib2.0-0", "make", "mawk", "perl-base", "sed", "tar", "xz-utils"),
 )
-# glib's headers without what their package depends on: a Python and the headers of ten libraries.
-_HEADERS_ALONE = ("libglib2.0-dev",)
+# glib's headers, for the plugin, without what their package depends on: a Python and the headers of
+# ten libraries. The plugin is built on the older release, so that its libc is old enough for both.
+_HEADERS_ALONE = {"bookworm": ("libglib2.0-dev",)}
 
 _MOUNT_POINT = "mnt"
 # Arguments: the empty directory to build the root in, the tree, pairs of host and inside paths,
@@ -119,31 +120,25 @@ def mend(sysctl: Path = Path("/proc/sys")) -> str:
     return "run tdharness as root, in a container with --privileged"
 
 
-def find_or_make(
-    name: str,
-    release: str,
-    kernel_release: str | None = None,
-    store: Store | None = None,
-    *,
-    refresh: bool = False,
-) -> BuildRoot:
-    """A build root of a Debian release, with the headers of a kernel from its backports.
-
-    Raises HostError.
-    """
+def recipe(release: str, kernel_release: str) -> Recipe:
+    """The build root of a Debian release, with the headers of a kernel from its backports."""
 
     def resolve(pool: OpenPool) -> tuple[list[Deb], dict[str, str]]:
-        tools = list(_TOOLS)
-        alone = pool.exact(_HEADERS_ALONE)
-        if kernel_release:
-            headers, needed = header_packages(pool, f"linux-headers-{kernel_release}")
-            alone += pool.exact(headers, backports=True)
-            tools += needed
-        debs = {deb.name: deb for deb in [*pool.closure(tools), *alone]}
+        wanted = f"linux-headers-{kernel_release}"
+        if not pool.has(wanted):
+            raise HostError(
+                f"Debian has no headers of Linux {kernel_release} any more",
+                hint="tdharness setup --refresh takes its successor, headers included",
+            )
+        headers, needed = header_packages(pool, wanted)
+        alone = pool.exact(headers, backports=True)
+        if release in _HEADERS_ALONE:
+            alone += pool.exact(_HEADERS_ALONE[release])
+        debs = {deb.name: deb for deb in [*pool.closure([*_TOOLS, *needed]), *alone]}
         return list(debs.values()), {}
 
-    recipe = Recipe(name, release, ["2", kernel_release or "", *_TOOLS], resolve, finish)
-    return BuildRoot(provide(recipe, store or Store(), refresh=refresh).tree)
+    inputs = ["2", kernel_release, *_TOOLS]
+    return Recipe(f"buildroot-{release}", release, inputs, resolve, finish)
 
 
 def header_packages(pool: OpenPool, name: str) -> tuple[list[str], list[str]]:

@@ -106,8 +106,8 @@ def require_space(path: Path, needed: int, what: str) -> None:
 
 
 def megabytes(size: int) -> str:
-    """A size for people, in MB of a million bytes."""
-    return f"{size / 1e6:.1f} MB"
+    """A size for people, in decimal MB."""
+    return f"{size / 1e6:,.1f} MB"
 
 
 class Store:

@@ -8,8 +8,8 @@ from pathlib import Path
 from harness.errors import ConfigError, HostError
 from harness.provision import buildroot
 from harness.provision.apt import OpenPool, dependencies
-from harness.provision.cache import Deb, Store
-from harness.provision.packages import Recipe, provide
+from harness.provision.cache import Deb, Entry, Store
+from harness.provision.packages import Recipe, found, provide
 
 # The Debian release whose backports carry the series.
 SERIES = {"6.12": "bookworm", "7": "trixie"}
@@ -31,7 +31,7 @@ class Kernel:
     # the directory lib/modules/<release>
     modules: Path | None
     # where its headers are, as headers_of() names them, with the compiler they ask for
-    headers_buildroot: buildroot.BuildRoot | None
+    headers_buildroot: buildroot.BuildRoot
 
 
 def headers_of(release: str) -> Path:
@@ -46,29 +46,41 @@ def stock(
 
     Raises ConfigError for a series that Debian's backports do not carry, HostError.
     """
+    store = store or Store()
+    entry = provide(_recipe(series), store, refresh=refresh)
+    root = provide(_root_recipe(series, entry), store, refresh=refresh)
+    return _of_trees(entry, root)
+
+
+def find(series: str, store: Store) -> Kernel | None:
+    """What stock() would give if it is there already."""
+    entry = found(_recipe(series), store)
+    root = found(_root_recipe(series, entry), store) if entry else None
+    return _of_trees(entry, root) if entry and root else None
+
+
+def _recipe(series: str) -> Recipe:
     if series not in SERIES:
         raise ConfigError(
             f"no stock kernel of series {series!r}", hint=f"choose one of {', '.join(SERIES)}"
         )
-    store = store or Store()
-    release_of_debian = SERIES[series]
+    debian = SERIES[series]
 
     def resolve(pool: OpenPool) -> tuple[list[Deb], dict[str, str]]:
         names = kernel_packages(pool, _META)
         release = re.sub(r"^linux-[a-z]+-", "", names[0])
         if not release.startswith(f"{series}."):
             raise HostError(
-                f"{release_of_debian}-backports has Linux {release}, not the series {series}",
+                f"{debian}-backports has Linux {release}, not the series {series}",
                 hint="name a kernel image with --kernel",
             )
         return pool.exact(names, backports=True), {"release": release}
 
-    recipe = Recipe(f"kernel-{series}", release_of_debian, ["2"], resolve)
-    entry = provide(recipe, store, refresh=refresh)
-    release = entry.facts["release"]
-    name = f"buildroot-{release_of_debian}"
-    root = buildroot.find_or_make(name, release_of_debian, release, store, refresh=refresh)
-    return _of_tree(entry.tree, release, root)
+    return Recipe(f"kernel-{series}", debian, ["2"], resolve)
+
+
+def _root_recipe(series: str, entry: Entry) -> Recipe:
+    return buildroot.recipe(SERIES[series], entry.facts["release"])
 
 
 def kernel_packages(pool: OpenPool, name: str) -> list[str]:
@@ -85,7 +97,8 @@ def kernel_packages(pool: OpenPool, name: str) -> list[str]:
     return names
 
 
-def _of_tree(tree: Path, release: str, root: buildroot.BuildRoot) -> Kernel:
+def _of_trees(entry: Entry, root: Entry) -> Kernel:
+    tree, release = entry.tree, entry.facts["release"]
     modules = tree / "usr/lib/modules" / release
     boot = tree / "boot"
     # Since 7.x Debian keeps the image and its map with the modules.
@@ -95,6 +108,14 @@ def _of_tree(tree: Path, release: str, root: buildroot.BuildRoot) -> Kernel:
     for path in (places["vmlinuz"], modules / "kernel"):
         if not path.exists():
             raise HostError(f"Debian's package of Linux {release} has no {path.relative_to(tree)}")
-    found = {part: path if path.exists() else None for part, path in places.items()}
-    image = places["vmlinuz"]
-    return Kernel(release, image, found["System.map"], found["config"], modules, root)
+    system_map, config = (
+        places[part] if places[part].exists() else None for part in ("System.map", "config")
+    )
+    return Kernel(
+        release,
+        places["vmlinuz"],
+        system_map,
+        config,
+        modules,
+        buildroot.BuildRoot(root.tree),
+    )

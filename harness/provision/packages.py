@@ -37,24 +37,30 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def found(recipe: Recipe, store: Store) -> Entry | None:
+    """The entry of a recipe if the cache has it whole."""
+    return store.find(recipe.name, recipe.digest())
+
+
 def provide(recipe: Recipe, store: Store, *, refresh: bool = False) -> Entry:
     """The entry of a recipe: from the cache when whole, else downloaded and unpacked.
 
     With `refresh` the packages are resolved anew and the entry is made again if they changed.
     Raises HostError.
     """
-    found = None if refresh else store.find(recipe.name, recipe.digest())
-    if found:
-        return found
+    entry = None if refresh else found(recipe, store)
+    if entry:
+        return entry
     with store.lock(recipe.name):
-        found = store.find(recipe.name, recipe.digest())
-        if found and not refresh:
-            return found
+        # another process may have made it while this one waited
+        entry = found(recipe, store)
+        if entry and not refresh:
+            return entry
         directory = store.downloads(recipe.name)
         with Pool(recipe.release, store.root).opened(refresh=refresh) as pool:
             debs, facts = recipe.resolve(pool)
-            if found and set(found.debs) == set(debs):
-                return found
+            if entry and set(entry.debs) == set(debs):
+                return entry
             size = sum(deb.size for deb in debs)
             require_space(store.root, size * (1 + _UNPACKED_PER_BYTE), recipe.name)
             pool.fetch(debs, directory, recipe.name)
@@ -86,8 +92,9 @@ def unpack(debs: Iterable[Deb], directory: Path, tree: Path, what: str) -> None:
     for name in _UNUSED:
         remove_tree(tree / name)
     for name in _MERGED:
-        merge(tree / name, tree / "usr" / name)
-        (tree / name).symlink_to(f"usr/{name}")
+        if not (tree / name).is_symlink():
+            merge(tree / name, tree / "usr" / name)
+            (tree / name).symlink_to(f"usr/{name}")
 
 
 def merge(source: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from harness import proc
 from harness.errors import ConfigError, HostError
 from harness.provision.apt import OpenPool
 from harness.provision.cache import Deb, Entry, Store
-from harness.provision.packages import Recipe, provide
+from harness.provision.packages import Recipe, found, provide
 
 PROGRAM = "qemu-system-x86_64"
 # Plugin API 7, the first with all that the stub uses; QEMU takes no plugin of another version.
@@ -39,6 +39,12 @@ def find_or_make(store: Store | None = None, *, refresh: bool = False) -> Qemu:
     Raises HostError.
     """
     return on_this_machine() or in_cache(store or Store(), refresh=refresh)
+
+
+def find(store: Store) -> Qemu | None:
+    """What find_or_make() would give if it is there already."""
+    entry = found(_recipe(), store)
+    return on_this_machine() or (_of_entry(entry) if entry else None)
 
 
 def on_this_machine() -> Qemu | None:
@@ -102,8 +108,11 @@ def has_plugins(words: str) -> bool:
 
 def in_cache(store: Store, *, refresh: bool = False) -> Qemu:
     """Debian's QEMU in the cache, run by its own dynamic linker. Raises HostError."""
-    entry = provide(Recipe("qemu", _RELEASE, ["1"], _resolve), store, refresh=refresh)
-    return _of_entry(entry)
+    return _of_entry(provide(_recipe(), store, refresh=refresh))
+
+
+def _recipe() -> Recipe:
+    return Recipe("qemu", _RELEASE, ["1"], _resolve)
 
 
 def _resolve(pool: OpenPool) -> tuple[list[Deb], dict[str, str]]:
