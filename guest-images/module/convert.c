@@ -31,14 +31,13 @@ static int job_arguments(struct tdh_request *req, struct job *job, u64 *offset)
 {
 	u64 limit = PAGE_SIZE << MAX_PAGE_ORDER;
 	u64 size, block;
-	int error = tdh_number(req, "size", SZ_4K, limit, &size)		   ?:
-			    tdh_number(req, "offset", 0, limit, offset)		   ?:
-			    tdh_number(req, "block", 0, limit, &block)		   ?:
-			    tdh_number(req, "cycles", 1, CYCLES_MAX, &job->cycles) ?:
-			    tdh_touch_cpus(req, &job->touch.cpus);
 
-	if (error)
-		return error;
+	if (tdh_number(req, "size", SZ_4K, limit, &size) ||
+	    tdh_number(req, "offset", 0, limit, offset) ||
+	    tdh_number(req, "block", 0, limit, &block) ||
+	    tdh_number(req, "cycles", 1, CYCLES_MAX, &job->cycles) ||
+	    tdh_touch_cpus(req, &job->touch.cpus))
+		return -EINVAL;
 	if (!size || !PAGE_ALIGNED(size) || !PAGE_ALIGNED(*offset))
 		return tdh_fail(req, -EINVAL, "size and offset must be whole pages");
 	block = roundup_pow_of_two(max3(block, *offset + size, (u64)PAGE_SIZE));

@@ -10,14 +10,14 @@
 
 #include "tdharness.h"
 
-#define EDU_SOURCE	0x80
-#define EDU_TARGET	0x88
-#define EDU_COUNT	0x90
-#define EDU_COMMAND	0x98
-#define EDU_START	BIT(0)
+#define EDU_SOURCE 0x80
+#define EDU_TARGET 0x88
+#define EDU_COUNT 0x90
+#define EDU_COMMAND 0x98
+#define EDU_START BIT(0)
 #define EDU_FROM_DEVICE BIT(1)
-#define EDU_MEMORY	0x40000
-#define EDU_BYTES	4096
+#define EDU_MEMORY 0x40000
+#define EDU_BYTES 4096
 
 /* The device answers after 100 ms of its clock; a slow host may need much more. */
 #define EDU_TIMEOUT_US (10 * USEC_PER_SEC)

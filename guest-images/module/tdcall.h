@@ -6,10 +6,10 @@
 #include <linux/types.h>
 
 /* TDX module ABI: leaves of TDCALL, functions of TDG.VP.VMCALL. */
-#define TDG_VP_VMCALL	    0
-#define TDG_VP_INFO	    1
+#define TDG_VP_VMCALL 0
+#define TDG_VP_INFO 1
 #define TDG_MEM_PAGE_ACCEPT 6
-#define TDVMCALL_MAP_GPA    0x10001
+#define TDVMCALL_MAP_GPA 0x10001
 
 /* Exposes R10 to R15 to the VMM. */
 #define TDVMCALL_MASK 0xfc00

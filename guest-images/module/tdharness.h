@@ -12,8 +12,8 @@
 #include <linux/types.h>
 
 #define TDH_COMMAND_MAX 256
-#define TDH_RESULT_MAX	4096
-#define TDH_ARGS_MAX	8
+#define TDH_RESULT_MAX 4096
+#define TDH_ARGS_MAX 8
 
 struct device;
 

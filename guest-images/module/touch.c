@@ -6,7 +6,7 @@
 
 #include "tdharness.h"
 
-#define LINE	       64
+#define LINE 64
 #define WORDS_PER_LINE (LINE / sizeof(u64))
 
 /*

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import ConfigError
+from harness.provision import kernels
 
 # The first release whose conversion path the stub's rules were written for (TDX-REFERENCE, 2.1).
 OLDEST = (6, 7)
@@ -32,8 +33,19 @@ class Kernel:
     system_map: Path | None = None
     # the directory lib/modules/<release>
     modules: Path | None = None
-    # the directory that a module is built against (KDIR)
+    # the directory on this host that its modules are built against (KDIR); None for a stock
+    # kernel, whose headers are in its build root
     headers: Path | None = None
+
+    @classmethod
+    def of_stock(cls, stock: kernels.Kernel) -> "Kernel":
+        """The kernel of a provisioned package."""
+        return cls(
+            release=stock.release,
+            image=stock.image,
+            system_map=stock.system_map,
+            modules=stock.modules,
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The "kernel" of run.json."""

@@ -1,1 +1,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
+"""What a guest is made to do, as data, and the one that makes it."""
+
+from harness.workload.plan import WORKLOADS, Step, steps_for
+from harness.workload.runner import Agent, Record, run_step, run_steps
+from harness.workload.symbols import read_symbols
+
+__all__ = [
+    "WORKLOADS",
+    "Agent",
+    "Record",
+    "Step",
+    "read_symbols",
+    "run_step",
+    "run_steps",
+    "steps_for",
+]
