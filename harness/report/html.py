@@ -17,7 +17,7 @@ from harness.report import fold, logview, memory, timeline, words
 from harness.report.model import RunReport
 from harness.report.visible import visible, visible_lines
 from harness.rules.table import RULES
-from harness.verdict import Finding, Outcome, Severity
+from harness.verdict import Finding, Outcome
 
 _HERE = Path(__file__).parent
 MOST_FINDINGS = 200
@@ -130,13 +130,14 @@ def render(report: RunReport) -> str:
         _context(report),
         css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
         rules=RULES,
+        detail=words.detail,
+        kind=words.kind,
         line_ranges=words.line_ranges,
         place_name=words.place_name,
         chart_width=timeline.WIDTH,
         chart_half=timeline.HALF,
         columns=memory.COLUMNS,
         Outcome=Outcome,
-        Severity=Severity,
     )
 
 

@@ -62,7 +62,7 @@ def verdict_lines(verdict: Verdict) -> RenderableType:
     ]
     if verdict.counts:
         lines.append(
-            _text(", ".join(f"{value} {name}" for name, value in words.main_counts(verdict)))
+            _text(", ".join(f"{value} {name}" for name, value, _ in words.main_counts(verdict)))
         )
     lines.append(_text(f"evidence: {', '.join(verdict.evidence) or 'none'}", "dim"))
     return Group(*lines)
@@ -98,7 +98,7 @@ def _finding(number: int, finding: Finding, said: set[str]) -> RenderableType:
     title = Text.assemble(
         (f"{number:2}. ", "dim"),
         (visible(finding.rule, 60), style),
-        f" ({finding.severity.value}){times}",
+        f" ({words.kind(finding)}){times}",
     )
     table = Table.grid(padding=(0, 1))
     table.add_column(style="dim", no_wrap=True)

@@ -2,10 +2,13 @@
 """How numbers and outcomes are put for people, in the terminal and in the HTML report alike."""
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 from harness.verdict import Finding, Outcome, Severity, Verdict
 
 MOST_RANGES = 6
+_ADDRESSES = frozenset({"range", "gpa", "gva", "status"})
 # Names of judge's counts, and what people call them.
 _MAIN_COUNTS = {
     "conversions": "conversions",
@@ -17,6 +20,8 @@ _MAIN_COUNTS = {
     "dma_transfers": "DMA transfers compared",
 }
 _UNITS = ("bytes", "KiB", "MiB", "GiB", "TiB")
+
+_BAD_NEWS = frozenset({"lines_dirty", "steps_failed"})
 
 
 def size(count: int) -> str:
@@ -83,11 +88,30 @@ def headline(verdict: Verdict) -> str:
     return "No reason was given."
 
 
-def main_counts(verdict: Verdict) -> list[tuple[str, str]]:
-    """The counts that a reader wants first, as (name, value)."""
+def detail(name: str, value: Any) -> str:
+    """A value of `Finding.extra` for people; addresses in hexadecimal."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {detail(str(key), item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return (" - " if name == "range" else "; ").join(detail(name, item) for item in value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and name in _ADDRESSES:
+        return address(value)
+    return str(value)
+
+
+def kind(finding: Finding) -> str:
+    """How a finding counts: `fail`, `report`, or `planted` by a step that broke it on purpose."""
+    return "planted" if finding.extra.get("expected") is True else finding.severity.value
+
+
+def main_counts(verdict: Verdict) -> list[tuple[str, str, bool]]:
+    """The counts that a reader wants first: name, value, and whether the value is bad news."""
     shown = []
     for name, label in _MAIN_COUNTS.items():
         if name in verdict.counts:
             count = verdict.counts[name]
-            shown.append((label, size(count) if name.startswith("bytes") else number(count)))
+            value = size(count) if name.startswith("bytes") else number(count)
+            shown.append((label, value, bool(count) and name in _BAD_NEWS))
     return shown

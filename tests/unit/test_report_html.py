@@ -166,6 +166,14 @@ def test_findings_are_shown_with_all_they_know(tmp_path: Path) -> None:
         assert part in text
 
 
+def test_a_planted_finding_is_called_so(tmp_path: Path) -> None:
+    planted = replace(FINDING, severity=Severity.REPORT, extra={"expected": True})
+    verdict = Verdict(outcome=Outcome.PASS, findings=(planted,))
+    page = html.render(load(tmp_path, verdict))
+    assert "PLANTED" in check_page(page).text
+    assert "PLANTED" not in html.render(load(tmp_path, replace(verdict, findings=(FINDING,))))
+
+
 def test_what_ran_steps_and_logs_are_shown(tmp_path: Path) -> None:
     text = " ".join(check_page(html.render(load(tmp_path, Verdict(outcome=Outcome.PASS)))).text)
     for part in (

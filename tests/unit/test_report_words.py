@@ -68,6 +68,21 @@ def test_line_ranges(lines: tuple[int, ...], shown: str) -> None:
     assert words.line_ranges(lines) == shown
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("range", [0x1000, 0x3000], "0x1000 - 0x3000"),
+        ("runs", [{"gpa": 64, "lines": 2}, {"gpa": 128, "lines": 1}],
+         "gpa 0x40, lines 2; gpa 0x80, lines 1"),
+        ("global", True, "yes"),
+        ("step", "a step", "a step"),
+        ("rc", 3, "3"),
+    ],
+)  # fmt: skip
+def test_details_of_a_finding(name: str, value: object, shown: str) -> None:
+    assert words.detail(name, value) == shown
+
+
 def _finding(rule: str, severity: Severity = Severity.FAIL) -> Finding:
     return Finding(rule=rule, severity=severity, summary="s")
 
