@@ -97,17 +97,36 @@ def _conversion(event: Event, symbols: Symbols, step: str) -> Conversion:
     )
 
 
-def by_step(events: Sequence[Event], steps: Sequence[Step]) -> list[tuple[str, tuple[Event, ...]]]:
-    """The events cut at the marks that the guest set, each part with the name of its step.
+class StepNames:
+    """Which step was at work, by the marks that the guest set; fed with marks in their order.
 
-    Outside all steps the name is "". Marks without a step keep their number as a name.
+    Marks nest: a test has its own around those of the steps that it runs. The innermost counts.
     """
-    names = {step.mark: step.name for step in steps if step.mark is not None}
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self._names = {step.mark: step.name for step in steps if step.mark is not None}
+        self._open: list[int] = []
+
+    def mark(self, begins: bool, mark_id: int) -> str:
+        """The name of the step from this mark on, "" outside all; a mark without a step keeps
+        its number as a name."""
+        if begins:
+            self._open.append(mark_id)
+        elif mark_id in self._open:
+            # Whatever began inside and did not end is over as well.
+            del self._open[self._open.index(mark_id) :]
+        if not self._open:
+            return ""
+        return self._names.get(self._open[-1], f"mark {self._open[-1]}")
+
+
+def by_step(events: Sequence[Event], steps: Sequence[Step]) -> list[tuple[str, tuple[Event, ...]]]:
+    """The events cut at the marks, each part with the name of its step."""
+    names = StepNames(steps)
     parts: list[tuple[str, list[Event]]] = [("", [])]
     for event in events:
         if event.kind is Kind.MARK:
-            begins, name = event.args[0] == 1, names.get(event.args[1], f"mark {event.args[1]}")
-            parts.append((name if begins else "", []))
+            parts.append((names.mark(event.args[0] == 1, event.args[1]), []))
         else:
             parts[-1][1].append(event)
     return [(name, tuple(part)) for name, part in parts if part]

@@ -14,23 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from harness import kernellog
-from harness.conversions import Conversion
+from harness.conversions import TO_SHARED, Conversion, StepNames
 from harness.errors import EvidenceError
-from harness.events import Counter, Event, Kind, Stream, decode
+from harness.events import Counter, Event, Header, Kind, Stream, decode
 from harness.planted import settle
 from harness.rules.check import check_events
 from harness.rules.context import context_of
-from harness.rules.data import dma_data, failed_steps
+from harness.rules.data import dma_data, failed_steps, guest_failures
 from harness.rules.table import RULES
 from harness.rundir import RunDir
 from harness.steps import Step, parse_step, parse_steps
 from harness.symbols import Symbols, parse_guest_symbols, read_kernel, slide_of
+from harness.text import printable
 from harness.verdict import Finding, Outcome, Severity, Verdict
 
 TD_ACTIVE = "Memory Encryption Features active: Intel TDX"
 MOST_PER_RULE = 50
 _MOST_FILE_BYTES = 512 << 20
 _MOST_JSON_BYTES = 64 << 20
+_NO_HEADER = Header(0, 0, 0, 0)
 _CUT = "the event stream is cut short: it has no trailer"
 
 
@@ -45,6 +47,8 @@ class Evidence:
     log: bytes = b""
     steps: tuple[Step, ...] = ()
     symbols: Symbols = dataclasses.field(default_factory=Symbols)
+    # what the session saw the guest fail at: one sentence each, of its own words
+    guest_failures: tuple[str, ...] = ()
     # one sentence for each piece of evidence that should be there and is not, or is broken
     broken: tuple[str, ...] = ()
 
@@ -83,7 +87,14 @@ def judge_slice(
     """
     parsed = [s if isinstance(s, Step) else parse_step(s) for s in steps]
     log = log_text.encode("utf-8", "replace") if isinstance(log_text, str) else log_text
-    return _verdict(events, log, parsed, symbols or Symbols(), [], _nothing(events, parsed), strict)
+    evidence = Evidence(
+        td_mode="stub",
+        stream=Stream(_NO_HEADER, tuple(events), True),
+        log=log,
+        steps=tuple(parsed),
+        symbols=symbols or Symbols(),
+    )
+    return _verdict(evidence, [], _nothing(events, parsed), strict)
 
 
 def verdict_of(evidence: Evidence, strict: bool = False) -> Verdict:
@@ -91,15 +102,7 @@ def verdict_of(evidence: Evidence, strict: bool = False) -> Verdict:
     broken = list(evidence.broken)
     if evidence.stream and not evidence.stream.complete:
         broken.append(_CUT)
-    return _verdict(
-        evidence.events,
-        evidence.log,
-        evidence.steps,
-        evidence.symbols,
-        broken,
-        _nothing_in_run(evidence),
-        strict,
-    )
+    return _verdict(evidence, broken, _nothing_in_run(evidence), strict)
 
 
 def _nothing(events: Sequence[Event], steps: Sequence[Step]) -> str:
@@ -120,23 +123,17 @@ def _nothing_in_run(evidence: Evidence) -> str:
     return _nothing(evidence.events, evidence.steps)
 
 
-def _verdict(
-    events: Sequence[Event],
-    log: bytes,
-    steps: Sequence[Step],
-    symbols: Symbols,
-    broken: list[str],
-    nothing: str,
-    strict: bool,
-) -> Verdict:
-    context = context_of(events, symbols, steps)
+def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) -> Verdict:
+    events, steps = evidence.events, evidence.steps
+    context = context_of(events, evidence.symbols, steps)
     found = [
         *check_events(events, context, steps),
         *dma_data(steps),
-        *_log_findings(log, steps),
+        *_log_findings(evidence.log, steps),
     ]
     explained = {str(f.extra["step"]) for f in found if f.severity is Severity.FAIL}
     found += failed_steps(steps, frozenset(explained))
+    found += guest_failures(evidence.guest_failures, steps)
     found, missed = settle(found, steps)
     if strict:
         found = [_strictly(f) for f in found]
@@ -147,7 +144,7 @@ def _verdict(
         outcome=_outcome(found, reasons, nothing),
         findings=tuple(kept),
         reason="; ".join(reasons or [nothing]),
-        evidence=_evidence_words(events, log, steps, found),
+        evidence=_evidence_words(evidence, found),
         counts={**counts, "findings_left_out": left_out},
     )
 
@@ -162,14 +159,12 @@ def _outcome(found: Sequence[Finding], reasons: Sequence[str], nothing: str) -> 
 
 def _log_findings(log: bytes, steps: Sequence[Step]) -> list[Finding]:
     """The log's findings, each with the step at work when it was printed."""
-    names = {step.mark: step.name for step in steps if step.mark is not None}
-    marks = kernellog.marks(log)
-    lines = [line for line, _, _ in marks]
+    names = StepNames(steps)
+    marks = [(line, names.mark(begins, mark)) for line, begins, mark in kernellog.marks(log)]
     found = []
     for finding in kernellog.scan(log):
-        index = bisect_right(lines, finding.seq or 0) - 1
-        _, begins, mark = marks[index] if index >= 0 else (0, False, 0)
-        step = names.get(mark, f"mark {mark}") if begins else ""
+        index = bisect_right(marks, finding.seq or 0, key=lambda mark: mark[0]) - 1
+        step = marks[index][1] if index >= 0 else ""
         found.append(dataclasses.replace(finding, extra={**finding.extra, "step": step}))
     return found
 
@@ -199,13 +194,11 @@ def _bounded(findings: Sequence[Finding]) -> tuple[list[Finding], int]:
     return kept, len(findings) - len(kept)
 
 
-def _evidence_words(
-    events: Sequence[Event], log: bytes, steps: Sequence[Step], found: Sequence[Finding]
-) -> tuple[str, ...]:
+def _evidence_words(evidence: Evidence, found: Sequence[Finding]) -> tuple[str, ...]:
     there = {
-        "events": bool(events),
-        "guest-kernel-log": kernellog.has_kernel_lines(log),
-        "dma-data": any(step.dma for step in steps),
+        "events": bool(evidence.events),
+        "guest-kernel-log": kernellog.has_kernel_lines(evidence.log),
+        "dma-data": any(step.dma for step in evidence.steps),
         "guest-mce": any(f.rule == "guest-mce" for f in found),
     }
     return tuple(word for word, is_there in there.items() if is_there)
@@ -216,11 +209,11 @@ def _counts(
 ) -> dict[str, int]:
     counts = {
         "conversions": len(converted),
-        "conversions_to_shared": sum(c.direction == "private to shared" for c in converted),
+        "conversions_to_shared": sum(c.direction == TO_SHARED for c in converted),
         "bytes_converted": sum(c.bytes for c in converted),
         "lines_flushed": sum(c.flushed for c in converted),
         "lines_flushed_again": sum(c.flushed_again for c in converted),
-        "lines_dirty": sum(c.dirty for c in converted if c.direction == "private to shared"),
+        "lines_dirty": sum(c.dirty for c in converted if c.direction == TO_SHARED),
         "accepts": sum(e.kind is Kind.ACCEPT and e.args[2] == 0 for e in events),
         "pte_changes": sum(e.kind is Kind.PTE_CHANGE for e in events),
         "steps": len(steps),
@@ -238,12 +231,14 @@ def _counts(
 def load(run: RunDir) -> Evidence:
     """Read a run's evidence; what is missing or broken becomes a sentence in `broken`."""
     broken: list[str] = []
-    facts = _read_facts(run, broken)
+    facts = _read_object(run.run_json, broken)
     td_mode = str(facts.get("td_mode", "stub"))
     stream = _read_stream(run, broken) if td_mode != "none" else None
     log = _read(run.console_log, broken) or b""
     steps = _read_steps(run, broken)
-    if facts.get("planned_stop") is False:
+    broken += _sentences(facts.get("harness_errors"))
+    failures = _sentences(facts.get("guest_failures"))
+    if facts.get("planned_stop") is False and not failures:
         broken.append("the machine stopped before the harness told it to")
     return Evidence(
         td_mode=td_mode,
@@ -251,6 +246,7 @@ def load(run: RunDir) -> Evidence:
         log=log,
         steps=steps,
         symbols=_read_symbols(run, facts, stream),
+        guest_failures=failures,
         broken=tuple(broken),
     )
 
@@ -284,8 +280,9 @@ def _read_object(path: Path, broken: list[str]) -> dict[str, Any]:
     return parsed
 
 
-def _read_facts(run: RunDir, broken: list[str]) -> dict[str, Any]:
-    return _read_object(run.run_json, broken)
+def _sentences(value: object) -> tuple[str, ...]:
+    """A list of sentences out of run.json, made safe to show."""
+    return tuple(printable(str(item), 400) for item in value) if isinstance(value, list) else ()
 
 
 def _read_stream(run: RunDir, broken: list[str]) -> Stream | None:

@@ -41,3 +41,13 @@ def _failed(step: Step) -> Finding:
     else:
         summary = f"the guest's own check failed in {step.name} with status {step.rc}{said}"
     return finding("workload", summary, extra={"step": step.name, "rc": step.rc})
+
+
+def guest_failures(sentences: Sequence[str], steps: Sequence[Step]) -> list[Finding]:
+    """One finding per failure that the session saw, except those that a step's record tells."""
+    lost = tuple(f"{step.name}: " for step in steps if step.rc is None)
+    return [
+        finding("workload", f"the guest failed: {sentence}", extra={"step": "", "rc": None})
+        for sentence in sentences
+        if not (lost and sentence.startswith(lost))
+    ]

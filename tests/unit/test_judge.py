@@ -183,6 +183,17 @@ def test_a_machine_that_stopped_by_itself_is_an_error(tmp_path: Path) -> None:
     assert judge(saved.run).outcome is Outcome.ERROR
 
 
+def test_what_the_session_saw_counts(tmp_path: Path) -> None:
+    saved = Saved(tmp_path)
+    facts = {"td_mode": "stub", "planned_stop": True, "harness_errors": ["no space"]}
+    saved.facts(facts)
+    assert (judge(saved.run).outcome, judge(saved.run).reason) == (Outcome.ERROR, "no space")
+    saved.facts({**facts, "planned_stop": False, "guest_failures": ["boot: it hung\x1b"]})
+    verdict = judge(saved.run)
+    assert verdict.outcome is Outcome.FAIL
+    assert verdict.findings[0].summary == "the guest failed: boot: it hung\\x1b"
+
+
 def test_without_a_td_no_events_are_expected(tmp_path: Path) -> None:
     saved = Saved(tmp_path, log=BOOT)
     saved.run.events.unlink()
