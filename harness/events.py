@@ -4,6 +4,7 @@
 The schema is `harness/stub/plugin/events.h`; a unit test compiles that header and compares.
 """
 
+import json
 import struct
 import zlib
 from collections.abc import Iterator
@@ -182,3 +183,48 @@ def slice_between(stream: Stream, mark_id: int) -> tuple[Event, ...]:
     if begin is None or end is None or end < begin:
         raise EvidenceError(f"the event stream does not hold both marks of slice {mark_id:#x}")
     return stream.events[begin : end + 1]
+
+
+_ARGUMENTS: dict[Kind, tuple[str, ...]] = {
+    Kind.MARK: ("mark", "id"),
+    Kind.TDCALL: ("leaf", "rcx", "rdx", "r8", "status"),
+    Kind.VMCALL: ("r11", "r12", "r13", "r10_out", "r11_out"),
+    Kind.CONVERT: ("gpa", "bytes", "r10_out", "dirty", "flushed"),
+    Kind.DIRTY_RUN: ("gpa", "lines", "store_pc", "store_vcpu", "convert_seq"),
+    Kind.STALE: ("gva", "gpa", "bytes", "pte_change_seq"),
+    Kind.PTE_CHANGE: ("gva", "gpa", "old_pte", "new_pte", "bytes"),
+    Kind.WRONG_ALIAS: ("gva", "gpa", "page_state"),
+    Kind.UNACCEPTED: ("gva", "gpa", "page_state"),
+    Kind.ACCEPT: ("gpa", "level", "status", "page_state"),
+    Kind.CACHE_ALL: ("opcode",),
+    Kind.COUNTER: ("counter", "value"),
+}
+
+
+def _flag_names(event: Event) -> list[str]:
+    return [flag.name.lower() for flag in Flag if flag in event.flags and flag.name]
+
+
+def to_text(event: Event) -> str:
+    """One line for people."""
+    names = _ARGUMENTS.get(event.kind, ())
+    words = [f"{name}={value:#x}" for name, value in zip(names, event.args, strict=False)]
+    flags = ",".join(_flag_names(event))
+    head = f"{event.seq:8} vcpu{event.vcpu} {event.kind.name.lower():12} pc={event.pc:#x}"
+    return " ".join([head, *words, *([f"[{flags}]"] if flags else [])])
+
+
+def to_json_line(event: Event) -> str:
+    """One JSON object, on one line."""
+    names = _ARGUMENTS.get(event.kind, ())
+    return json.dumps(
+        {
+            "seq": event.seq,
+            "kind": event.kind.name.lower(),
+            "vcpu": event.vcpu,
+            "pc": event.pc,
+            "flags": _flag_names(event),
+            **dict(zip(names, event.args, strict=False)),
+            "stack": list(event.stack),
+        }
+    )

@@ -32,8 +32,9 @@ def build_plugin(buildroot: BuildRoot, *, cache_dir: Path, sources: Path = SOURC
     cache_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".build-", dir=cache_dir) as name:
         built = Path(name) / path.name
-        inputs = [_SOURCES_INSIDE / source.name for source in sorted(sources.glob("*.c"))]
-        command = ["gcc", *_WARNINGS, *_PLUGIN, *inputs, "-o", _OUTPUT_INSIDE / path.name, *_GLIB]
+        inputs = [f"{_SOURCES_INSIDE}/{source.name}" for source in sorted(sources.glob("*.c"))]
+        output = f"{_OUTPUT_INSIDE}/{path.name}"
+        command = ["gcc", *_WARNINGS, *_PLUGIN, *inputs, "-o", output, *_GLIB]
         _compile(buildroot, command, sources, built.parent, path.with_suffix(".log"))
         built.replace(path)
     return path
@@ -48,12 +49,13 @@ def run_c_program(
     """
     place = Path("/sources")
     inputs = [
-        (_SOURCES_INSIDE if source.parent == include else place) / source.name for source in sources
+        f"{_SOURCES_INSIDE if source.parent == include else place}/{source.name}"
+        for source in sources
     ]
     program = "/tmp/program"
     glib = ["/usr/lib/x86_64-linux-gnu/libglib-2.0.so.0"]
     command = ["gcc", *_WARNINGS, *_SANITIZED, f"-I{_SOURCES_INSIDE}", f"-I{place}"]
-    words = [*command, *inputs, "-o", program, *_GLIB, *glib]
+    words: list[str] = [*command, *inputs, "-o", program, *_GLIB, *glib]
     script = 'program=$1; shift; "$@" && exec "$program"'
     result = buildroot.run(
         ["sh", "-c", script, "sh", program, *words],

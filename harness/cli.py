@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The command line: arguments, progress, exit codes; no logic of its own."""
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from harness import __version__
+from harness.errors import ExitCode, HarnessError
+
+RUNS = Path("runs")
+_EPILOG = """\
+exit codes: 0 pass, 1 findings, 2 wrong usage or input, 3 host or build, 4 cannot judge,
+130 interrupted
+
+examples:
+  tdharness run                             Debian's own 6.12 kernel as a TD, all workloads
+  tdharness run --kernel linux/arch/x86/boot/bzImage --smp 4
+  tdharness run --workload conversion --keep     ... and `tdharness shell` in another terminal
+  tdharness judge runs/20260101T000000Z-conversion-1a2b3c
+  tdharness events runs/20260101T000000Z-conversion-1a2b3c --json | head
+"""
+
+
+def _add_guest_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("guest")
+    group.add_argument(
+        "--kernel",
+        default="stock",
+        metavar="IMAGE",
+        help="a bzImage, or stock (Debian's 6.12), or stock:7 (Debian's 7.x); default: %(default)s",
+    )
+    group.add_argument(
+        "--td-mode",
+        choices=("stub", "none"),
+        default="stub",
+        help="a TD under the stub, or the same machine as a plain VM; default: %(default)s",
+    )
+    group.add_argument("--smp", type=int, default=2, metavar="N", help="vCPUs, 1 to 8; default: 2")
+    group.add_argument(
+        "--memory", type=int, default=1024, metavar="MIB", help="512 to 8192; default: 1024"
+    )
+    group.add_argument("--cmdline", default="", metavar="WORDS", help="more for the kernel")
+    group.add_argument("--qemu", type=Path, metavar="PROGRAM", help="a QEMU of your own, >= 11.1")
+    group.add_argument(
+        "--single-thread", action="store_true", help="all vCPUs in one host thread: repeatable"
+    )
+
+
+def _add_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--runs", type=Path, default=RUNS, metavar="DIR", help="where runs are kept; default: runs"
+    )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="tdharness",
+        description="Boots a kernel as a TD, makes it convert memory, says which rule was broken.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"tdharness {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, what: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+
+    setup = add("setup", "fetch and build everything that a run needs")
+    setup.add_argument("--refresh", action="store_true", help="take newer packages where there are")
+    setup.add_argument(
+        "--kernel", default="stock", metavar="SERIES", help="stock or stock:7; default: stock"
+    )
+    doctor = add("doctor", "say what this machine has, what it is good for, and what is missing")
+    doctor.add_argument("--json", action="store_true", help="for machines")
+    run = add("run", "boot a guest, run the workloads, judge")
+    _add_guest_options(run)
+    _add_runs(run)
+    run.add_argument(
+        "--workload",
+        action="append",
+        choices=("conversion", "dma", "devices", "faults"),
+        help="may be given more than once; default: conversion, dma and devices",
+    )
+    run.add_argument("--strict", action="store_true", help="rules that only report fail, too")
+    run.add_argument("--keep", action="store_true", help="keep the guest until Ctrl-C")
+    _add_output(run)
+    judge = add("judge", "judge a saved run again")
+    judge.add_argument("run", type=Path, metavar="DIR")
+    judge.add_argument("--strict", action="store_true", help="rules that only report fail, too")
+    _add_output(judge)
+    events = add("events", "print a run's event stream")
+    events.add_argument("run", type=Path, metavar="DIR")
+    events.add_argument("--json", action="store_true", help="one JSON object a line")
+    for name, what in (
+        ("shell", "open a shell in a running guest over ssh"),
+        ("console", "open the serial console of a running guest; Ctrl-] leaves"),
+    ):
+        person = add(name, what)
+        person.add_argument("run", nargs="?", metavar="DIR", help="default: the newest that runs")
+        _add_runs(person)
+    bench = add("bench", "measure: interleaved boots, medians and ratios")
+    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
+    bench.add_argument("--json", action="store_true", help="for machines")
+    _add_guest_options(bench)
+    _add_runs(bench)
+    return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--all", action="store_true", help="every finding and conversion")
+    parser.add_argument("--json", action="store_true", help="the verdict, for machines")
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _commands() -> dict[str, Callable[[argparse.Namespace], ExitCode]]:
+    # Imported late: `tdharness --help` and `judge` need neither ssh nor QMP.
+    from harness import commands
+
+    return {
+        "setup": commands.setup,
+        "doctor": commands.doctor,
+        "run": commands.run,
+        "judge": commands.judge,
+        "events": commands.events,
+        "shell": commands.shell,
+        "console": commands.console,
+        "bench": commands.bench,
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    signal.signal(signal.SIGTERM, _interrupted)
+    arguments = build_parser().parse_args(argv)
+    try:
+        return _commands()[arguments.command](arguments)
+    except HarnessError as error:
+        print(f"tdharness: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("tdharness: interrupted", file=sys.stderr)
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of the output left, as `head` does; Python would complain once more at exit.
+        with suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.PASS
+
+
+if __name__ == "__main__":
+    sys.exit(main())

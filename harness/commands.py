@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the commands of the command line do, in terms of the layers below."""
+
+import argparse
+import json
+import os
+import select
+import sys
+import termios
+import tty
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import events as ev
+from harness import live
+from harness.errors import EvidenceError, ExitCode, GuestError, MachineError
+from harness.judge import judge as judge_run
+from harness.judge import load as load_evidence
+from harness.prepare import Request, prepare, series_of
+from harness.progress import Progress
+from harness.report import html, model, text
+from harness.rundir import RunDir
+from harness.session import Guest
+from harness.verdict import Verdict
+from harness.workload import steps_for
+
+NORMAL_WORKLOADS = ("conversion", "dma", "devices")
+_DETACH = b"\x1d"
+
+
+def request_of(arguments: argparse.Namespace) -> Request:
+    """The guest that the options ask for."""
+    return Request(
+        kernel=arguments.kernel,
+        td_mode=arguments.td_mode,
+        smp=arguments.smp,
+        memory_mib=arguments.memory,
+        extra_cmdline=arguments.cmdline,
+        qemu=arguments.qemu,
+        single_thread=arguments.single_thread,
+    )
+
+
+def setup(arguments: argparse.Namespace) -> ExitCode:
+    """Fetch and build."""
+    from harness.provision.setup import setup as provision
+
+    request = Request(kernel=arguments.kernel)
+    with Progress() as progress:
+        if arguments.refresh:
+            provision(series_of(request.kernel) or "6.12", refresh=True)
+        plan = prepare(request, progress.say)
+    print(f"kernel   {plan.kernel.release}")
+    print(f"QEMU     {plan.qemu.version} ({plan.qemu.origin})")
+    print(f"plugin   {plan.spec.plugin}")
+    print(f"image    {plan.spec.initrd}")
+    return ExitCode.PASS
+
+
+def doctor(arguments: argparse.Namespace) -> ExitCode:
+    """Say what is there and what is missing."""
+    from harness.provision import doctor as checks
+
+    with Progress() as progress:
+        progress.say("looking at this machine; a tiny guest tries KVM")
+        found = checks.examine()
+    if arguments.json:
+        print(json.dumps([check.to_json() for check in found], indent=2))
+    else:
+        text.console().print(checks.render(found))
+    return ExitCode.PASS if checks.usable(found) else ExitCode.HOST
+
+
+def run(arguments: argparse.Namespace) -> ExitCode:
+    """Boot, work, judge."""
+    request = request_of(arguments)
+    workloads = tuple(arguments.workload or NORMAL_WORKLOADS)
+    steps = steps_for(workloads, cpus=request.smp, td=request.td_mode == "stub")
+    with Progress() as progress:
+        plan = prepare(request, progress.say)
+        guest = Guest(plan, arguments.runs, progress.say)
+        planned = False
+        try:
+            guest.boot()
+            guest.run_steps(steps)
+            if arguments.keep:
+                _keep(guest, progress)
+            planned = True
+        except GuestError:
+            # Noted in the run; the judge turns it into a finding.
+            planned = True
+        except MachineError as error:
+            guest.note_harness_error(error)
+        finally:
+            guest.stop(planned=planned)
+        progress.say("judging")
+        return _conclude(guest.run, arguments)
+
+
+def _keep(guest: Guest, progress: Progress) -> None:
+    progress.say(f"the guest runs: tdharness shell {guest.run.path}; Ctrl-C ends it")
+    try:
+        while not guest.machine.wait(1.0):
+            pass
+    except KeyboardInterrupt:
+        return
+
+
+def judge(arguments: argparse.Namespace) -> ExitCode:
+    """Judge a saved run again."""
+    return _conclude(RunDir.open(arguments.run), arguments)
+
+
+def _conclude(run: RunDir, arguments: argparse.Namespace) -> ExitCode:
+    """Judge, write the report, print."""
+    evidence = load_evidence(run)
+    verdict = judge_run(run, arguments.strict, evidence)
+    report = model.load(run, verdict, evidence)
+    html.write(report, run.report_html)
+    if arguments.json:
+        print(json.dumps({**verdict.to_json(), "run": str(run.path)}, indent=2))
+    else:
+        text.print_report(report, text.console(), every=arguments.all)
+    return _exit_code(verdict)
+
+
+def _exit_code(verdict: Verdict) -> ExitCode:
+    return verdict.outcome.exit_code
+
+
+def events(arguments: argparse.Namespace) -> ExitCode:
+    """Print a run's events."""
+    path = RunDir.open(arguments.run).events
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise EvidenceError(f"cannot read {path}: {error.strerror}") from error
+    stream = ev.decode(data)
+    line = ev.to_json_line if arguments.json else ev.to_text
+    for event in stream.events:
+        print(line(event))
+    if not stream.complete:
+        raise EvidenceError(
+            f"the event stream was cut: no trailer behind record {len(stream.events)}"
+        )
+    return ExitCode.PASS
+
+
+def shell(arguments: argparse.Namespace) -> ExitCode:
+    """A shell in a running guest."""
+    from harness.shell import Shell, parse_host_key
+
+    guest = live.find(arguments.runs, arguments.run)
+    connection = Shell(
+        guest.ssh_port, Path(guest.key_path), parse_host_key(guest.host_key), timeout_s=60.0
+    )
+    try:
+        channel = connection.interactive()
+        _relay(channel.fileno(), lambda: channel.recv(4096), channel.sendall)
+    finally:
+        connection.close()
+    return ExitCode.PASS
+
+
+def console(arguments: argparse.Namespace) -> ExitCode:
+    """The console of a running guest."""
+    from harness.console import Console
+
+    guest = live.find(arguments.runs, arguments.run)
+    end = Console(Path(guest.console_socket), Path(guest.run) / "console.log").connect()
+    with end:
+        print("Enter shows the prompt, Ctrl-] leaves", file=sys.stderr)
+        _relay(end.fileno(), lambda: end.recv(4096), end.sendall)
+    return ExitCode.PASS
+
+
+def _relay(descriptor: int, receive: Callable[[], bytes], send: Callable[[bytes], object]) -> None:
+    """Connect the terminal with the other end until one of them closes or Ctrl-] is typed."""
+    keyboard = sys.stdin.fileno()
+    before = termios.tcgetattr(keyboard) if os.isatty(keyboard) else None
+    try:
+        if before:
+            tty.setraw(keyboard)
+        while True:
+            readable, _, _ = select.select([descriptor, keyboard], [], [])
+            if descriptor in readable:
+                data = receive()
+                if not data:
+                    return
+                os.write(sys.stdout.fileno(), data)
+            if keyboard in readable:
+                typed = os.read(keyboard, 1024)
+                if not typed or _DETACH in typed:
+                    return
+                send(typed)
+    finally:
+        if before:
+            termios.tcsetattr(keyboard, termios.TCSADRAIN, before)
+
+
+def bench(arguments: argparse.Namespace) -> ExitCode:
+    """Measure."""
+    from harness import bench as measuring
+
+    with Progress() as progress:
+        result = measuring.bench(
+            request_of(arguments), arguments.rounds, arguments.runs, progress.say
+        )
+    if arguments.json:
+        print(json.dumps(result.to_json(), indent=2))
+    else:
+        text.console().print(measuring.render(result))
+    return ExitCode.PASS

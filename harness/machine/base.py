@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What a guest runs on: the specification, and the small protocol that every launcher serves."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from harness.agent import Agent
+from harness.console import Console
+from harness.errors import ConfigError
+from harness.qmp import Qmp
+
+TD_MODES = ("stub", "none")
+MOST_VCPUS = 8
+MIN_MEMORY_MIB, MOST_MEMORY_MIB = 512, 8192
+# Linux: the console; a panic ends QEMU (-no-reboot). Hardware with TDX needs no page table
+# isolation, so its kernels run without.
+CMDLINE = "console=ttyS0 panic=-1 pti=off"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineSpec:
+    """One guest to be started."""
+
+    kernel: Path
+    initrd: Path
+    smp: int = 2
+    memory_mib: int = 1024
+    # "stub": a TD under the plugin; "none": the same machine as a plain VM
+    td_mode: str = "stub"
+    plugin: Path | None = None
+    # off: emulate the TDX module only, to measure what the tracking costs
+    track: bool = True
+    extra_cmdline: str = ""
+    # one host thread for all vCPUs: repeatable, slower
+    single_thread: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for what cannot be started."""
+        if self.td_mode not in TD_MODES:
+            raise ConfigError(
+                f"no TD mode {self.td_mode!r}", hint=f"choose one of {', '.join(TD_MODES)}"
+            )
+        if not 1 <= self.smp <= MOST_VCPUS:
+            raise ConfigError(f"{self.smp} vCPUs: from 1 to {MOST_VCPUS} can be started")
+        if not MIN_MEMORY_MIB <= self.memory_mib <= MOST_MEMORY_MIB or self.memory_mib % 2:
+            raise ConfigError(
+                f"{self.memory_mib} MiB of memory: an even number from {MIN_MEMORY_MIB} to "
+                f"{MOST_MEMORY_MIB} can be given"
+            )
+        if self.td_mode == "stub" and self.plugin is None:
+            raise ConfigError("the stub needs its plugin")
+
+    @property
+    def cmdline(self) -> str:
+        """The kernel's command line."""
+        return f"{CMDLINE} {self.extra_cmdline}".strip()
+
+
+class Machine(Protocol):
+    """A VM process, or a domain that stands for one."""
+
+    console: Console
+    ssh_port: int
+
+    @property
+    def qmp(self) -> Qmp:
+        """The monitor, while it runs."""
+
+    @property
+    def agent(self) -> Agent:
+        """The guest's agent, while it runs."""
+
+    def start(self) -> None:
+        """Start it. Raises HostError, MachineError."""
+
+    def alive(self) -> bool:
+        """Whether the VM process runs."""
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait for its end; false when it still runs."""
+
+    def diagnose(self) -> str:
+        """What can be learned of a guest that hangs: vCPU state, last words."""
+
+    def stop(self) -> None:
+        """End it so that the evidence is whole, or else end it; safe to call twice."""

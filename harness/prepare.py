@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From what a user asked for to a Plan: provision, build the plugin, the module and the image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import BuildError
+from harness.image import build_initramfs
+from harness.kernel.base import Kernel, inspect_kernel
+from harness.kernel.module import build_module
+from harness.machine.base import MachineSpec
+from harness.provision.cache import cache_dir
+from harness.provision.kernels import DEFAULT_SERIES
+from harness.provision.setup import Provisioned, setup
+from harness.session import Plan, Progress
+from harness.stub.build import build_plugin
+
+STOCK = "stock"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user asked for, before anything was looked at."""
+
+    # "stock", "stock:7", or the path of a bzImage
+    kernel: str = STOCK
+    td_mode: str = "stub"
+    smp: int = 2
+    memory_mib: int = 1024
+    extra_cmdline: str = ""
+    qemu: Path | None = None
+    track: bool = True
+    single_thread: bool = False
+
+    def words(self) -> tuple[str, ...]:
+        """The options of `tdharness run` that ask for this again."""
+        words = ["--kernel", self.kernel, "--td-mode", self.td_mode]
+        words += ["--smp", str(self.smp), "--memory", str(self.memory_mib)]
+        if self.extra_cmdline:
+            words += ["--cmdline", self.extra_cmdline]
+        if self.qemu:
+            words += ["--qemu", str(self.qemu)]
+        return tuple(words)
+
+
+def series_of(kernel: str) -> str | None:
+    """The stock series that a kernel word names; None for a path."""
+    word, _, series = kernel.partition(":")
+    return (series or DEFAULT_SERIES) if word == STOCK else None
+
+
+def prepare(request: Request, progress: Progress, *, scenario: str = "conversion") -> Plan:
+    """Everything built and in its place. Raises ConfigError, HostError, BuildError."""
+    series = series_of(request.kernel)
+    progress("checking the cache")
+    given = setup(series or DEFAULT_SERIES, qemu_path=request.qemu)
+    kernel = _kernel(request, given)
+    builds = cache_dir() / "builds"
+    progress("checking the plugin, the module and the image")
+    plugin = None
+    if request.td_mode == "stub":
+        plugin = build_plugin(given.buildroot, cache_dir=builds)
+    initrd = build_initramfs(
+        given.guest_root, kernel, _module(kernel, given, series), cache_dir=builds
+    )
+    spec = MachineSpec(
+        kernel=kernel.image,
+        initrd=initrd,
+        smp=request.smp,
+        memory_mib=request.memory_mib,
+        td_mode=request.td_mode,
+        plugin=plugin,
+        track=request.track,
+        extra_cmdline=request.extra_cmdline,
+        single_thread=request.single_thread,
+    )
+    return Plan(
+        spec=spec,
+        kernel=kernel,
+        qemu=given.qemu,
+        scenario=scenario,
+        repeat=("run", *request.words()),
+    )
+
+
+def _kernel(request: Request, given: Provisioned) -> Kernel:
+    if series_of(request.kernel):
+        return Kernel.of_stock(given.kernel)
+    return inspect_kernel(Path(request.kernel), td=request.td_mode == "stub")
+
+
+def _module(kernel: Kernel, given: Provisioned, series: str | None) -> Path:
+    buildroot = given.kernel.headers_buildroot if series else given.buildroot
+    if buildroot is None:
+        raise BuildError(f"there is no build root for the kernel {kernel.release}")
+    return build_module(kernel, buildroot, cache_dir=cache_dir() / "builds")
