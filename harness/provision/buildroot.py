@@ -34,6 +34,8 @@ _MOUNT_POINT = "mnt"
 # "--", the command.
 _ENTER = """
 set -eu
+# not in the PATH of every user
+PATH=$PATH:/usr/sbin:/sbin
 new=$1 tree=$2
 shift 2
 mount -t tmpfs -o mode=0755 tdharness "$new"
