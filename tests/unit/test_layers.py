@@ -23,8 +23,8 @@ LAYERS = (
     ("conversions",),
     ("rules", "planted"),
     # 2: one outside thing each
-    ("proc", "rundir"),
-    ("provision",),
+    ("proc", "rundir", "progress"),
+    ("provision", "live"),
     ("qmp", "console", "shell", "agent", "stub"),
     # 3: compose
     ("kernel",),
@@ -33,8 +33,9 @@ LAYERS = (
     ("judge",),
     ("report",),
     ("session",),
+    ("prepare",),
     # 5: arguments, fixtures, exit codes
-    ("bench",),
+    ("bench", "commands"),
     ("cli", "pytest_plugin"),
     ("__main__",),
     # fakes for tests: they may use all, and nothing may use them
