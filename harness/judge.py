@@ -125,7 +125,8 @@ def _nothing_in_run(evidence: Evidence) -> str:
 
 def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) -> Verdict:
     events, steps = evidence.events, evidence.steps
-    context = context_of(events, evidence.symbols, steps)
+    firmware = kernellog.firmware_ranges(evidence.log)
+    context = context_of(events, evidence.symbols, steps, firmware)
     found = [
         *check_events(events, context, steps),
         *dma_data(steps),
@@ -245,7 +246,7 @@ def load(run: RunDir) -> Evidence:
         stream=stream,
         log=log,
         steps=steps,
-        symbols=_read_symbols(run, facts, stream),
+        symbols=symbols_of(run, facts, stream) if stream else Symbols(),
         guest_failures=failures,
         broken=tuple(broken),
     )
@@ -308,10 +309,16 @@ def _read_steps(run: RunDir, broken: list[str]) -> tuple[Step, ...]:
         return ()
 
 
-def _read_symbols(run: RunDir, facts: Mapping[str, Any], stream: Stream | None) -> Symbols:
-    """Symbols are a comfort: whatever cannot be read leaves bare addresses."""
-    files = facts.get("kernel")
-    if not stream or not isinstance(files, Mapping):
+def symbols_of(
+    run: RunDir, facts: Mapping[str, Any] | None = None, stream: Stream | None = None
+) -> Symbols:
+    """The symbols of a run, which may still be going on; `facts` saves reading run.json.
+
+    `stream` helps where the guest did not live to tell its addresses. Symbols are a comfort:
+    whatever cannot be read leaves bare addresses.
+    """
+    files = (_read_object(run.run_json, []) if facts is None else facts).get("kernel")
+    if not isinstance(files, Mapping):
         return Symbols()
     system_map = _comfort(files.get("system_map"))
     kernel = read_kernel(_comfort(files.get("image")), (system_map or b"").decode("latin-1"))
@@ -320,7 +327,7 @@ def _read_symbols(run: RunDir, facts: Mapping[str, Any], stream: Stream | None) 
     except (ValueError, RecursionError):
         guest = parse_guest_symbols(None)
     calls = (Kind.TDCALL, Kind.VMCALL, Kind.CONVERT, Kind.ACCEPT)
-    pcs = {event.pc for event in stream.events if event.kind in calls}
+    pcs = {event.pc for event in stream.events if event.kind in calls} if stream else set[int]()
     return Symbols(kernel=kernel, slide=slide_of(kernel, guest, pcs), modules=guest.modules)
 
 

@@ -33,6 +33,10 @@ _START = re.compile(_STAMP + rb"(?=" + FIRST_WORDS + rb")")
 _LINE_START = re.compile(rb"(?m)^(?:<\d{1,3}>)?" + _STAMP)
 _KERNEL_LINE = re.compile(rb"(?:<\d{1,3}>)?" + _STAMP + rb"([^\r\n]*)")
 _MARK = re.compile(_STAMP + rb"tdharness: mark (begin|end) (\d{1,20})\b")
+_E820 = re.compile(
+    _STAMP + rb"BIOS-e820: \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]([^\r\n]{0,100})"
+)
+_E820_USABLE = re.compile(rb"usable|System RAM")
 _FRAME = re.compile(r"\s*(\? )?([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
 _IN_TEXT = re.compile(
     r"(?:RIP: [0-9a-f]{4}:| at | in |:\d+ )([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+"
@@ -108,6 +112,15 @@ def has_kernel_lines(log: bytes) -> bool:
 def says(log: bytes, message: str) -> bool:
     """Whether the kernel, and not user space, printed a message with this beginning."""
     return re.search(_LINE_START.pattern + re.escape(message.encode()), log) is not None
+
+
+def firmware_ranges(log: bytes) -> tuple[tuple[int, int], ...]:
+    """Guest-physical ranges [start, end) that the firmware's memory map keeps from the kernel."""
+    return tuple(
+        (int(match.group(2), 16), int(match.group(3), 16) + 1)
+        for match in _E820.finditer(log)
+        if not _E820_USABLE.search(match.group(4))
+    )
 
 
 def slice_between(log: bytes, mark_id: int) -> bytes:

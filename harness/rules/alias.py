@@ -21,7 +21,10 @@ def shared_access_to_private(events: Sequence[Event], context: Context) -> list[
     wrong = [
         e
         for e in events
-        if e.kind is Kind.WRONG_ALIAS and e.flags & Flag.SHARED and not _mid_conversion(e, context)
+        if e.kind is Kind.WRONG_ALIAS
+        and e.flags & Flag.SHARED
+        and not _mid_conversion(e, context)
+        and not _is_firmware(e, context)
     ]
     how = "through a shared mapping while it was private"
     return _folded("shared-access-to-private", wrong, context, how)
@@ -31,6 +34,17 @@ def unaccepted_access(events: Sequence[Event], context: Context) -> list[Finding
     """One finding per conversion and vCPU, over all pages."""
     wrong = [e for e in events if e.kind is Kind.UNACCEPTED]
     return _folded("unaccepted-access", wrong, context, "before it was accepted")
+
+
+def _is_firmware(event: Event, context: Context) -> bool:
+    """Whether the page belongs to the firmware and was never converted.
+
+    Linux maps what the memory map calls reserved as shared, and SeaBIOS keeps the ACPI tables
+    there; the firmware of a real TD says that they are ACPI tables, and they are mapped private.
+    """
+    gpa = event.args[1]
+    reserved = any(start <= gpa < end for start, end in context.firmware)
+    return reserved and context.history.convert_before(event.seq, gpa) is None
 
 
 def _mid_conversion(event: Event, context: Context) -> bool:

@@ -23,10 +23,15 @@ class Context:
     history: History
     # conversions by sequence number
     conversions: dict[int, Conversion]
+    # guest-physical ranges [start, end) that firmware keeps for itself
+    firmware: tuple[tuple[int, int], ...] = ()
 
 
 def context_of(
-    events: Sequence[Event], symbols: Symbols | None = None, steps: Sequence[Step] = ()
+    events: Sequence[Event],
+    symbols: Symbols | None = None,
+    steps: Sequence[Step] = (),
+    firmware: tuple[tuple[int, int], ...] = (),
 ) -> Context:
     """The context of these events."""
     known = symbols or Symbols()
@@ -34,6 +39,7 @@ def context_of(
         symbols=known,
         history=History(events),
         conversions={c.seq: c for c in conversions(events, known, steps)},
+        firmware=firmware,
     )
 
 

@@ -7,7 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import EvidenceError
-from harness.kernellog import MOST_FINDINGS, has_kernel_lines, says, scan, slice_between
+from harness.kernellog import (
+    MOST_FINDINGS,
+    firmware_ranges,
+    has_kernel_lines,
+    says,
+    scan,
+    slice_between,
+)
 from harness.mce import describe
 from harness.verdict import Finding, Severity
 
@@ -132,6 +139,17 @@ def test_slice_between_marks() -> None:
     assert slice_between(log, 1) == b""
     with pytest.raises(EvidenceError, match="slice 2"):
         slice_between(log, 2)
+
+
+def test_firmware_ranges_of_both_forms() -> None:
+    log = (
+        b"[    0.000000] BIOS-e820: [mem 0x0000000000000000-0x000000000009fbff] usable\r\n"
+        b"[    0.000000] BIOS-e820: [mem 0x000000003ffe0000-0x000000003fffffff] reserved\r\n"
+        b"[    0.000000] BIOS-e820: [mem 0x0000000000100000-0x000000003ffdffff] 1 GB System RAM\n"
+        b"[    0.000000] BIOS-e820: [mem 0x000000007fff0000-0x000000007fffffff]   64 KB ACPI data\n"
+        b"BIOS-e820: [mem 0x0000000000000000-0xffffffffffffffff] reserved\n"
+    )
+    assert firmware_ranges(log) == ((0x3FFE0000, 0x40000000), (0x7FFF0000, 0x80000000))
 
 
 def test_only_the_kernel_can_say_it() -> None:

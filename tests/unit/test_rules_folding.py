@@ -180,6 +180,18 @@ def test_shared_access_through_another_mapping_is_found() -> None:
     assert len(run(shared_access_to_private, s)) == 1
 
 
+def test_firmware_memory_is_left_alone_until_it_is_converted() -> None:
+    s = StreamBuilder()
+    s.wrong_alias(GVA, GPA, through_shared=True)
+    assert len(shared_access_to_private(s.events, context_of(s.events))) == 1
+    firmware = ((GPA, GPA + PAGE),)
+    context = context_of(s.events, firmware=firmware)
+    assert shared_access_to_private(s.events, context) == []
+    s.convert(GPA, PAGE, to_shared=False)
+    s.wrong_alias(GVA, GPA, through_shared=True)
+    assert len(shared_access_to_private(s.events, context_of(s.events, firmware=firmware))) == 1
+
+
 def test_wrong_accesses_after_one_conversion_are_folded() -> None:
     s = StreamBuilder()
     s.convert(GPA, 4 * PAGE, to_shared=True, pc=PC, stack=STACK)
