@@ -21,6 +21,7 @@ _MOST_WORDS = 64
 # direct one to another function is a left-over of an earlier call, or a tail call that the bytes
 # do not show: it takes a longer chain behind it to be believed.
 _DIRECT, _TAIL, _INDIRECT, _OTHER = 8, 6, 3, -24
+# Position-independent aliases carry a prefix: __pi___x86_indirect_thunk_rax.
 _THUNK = "__x86_indirect_"
 
 
@@ -60,7 +61,7 @@ def _frame(word: int, find: Find, text: ElfText | None, slide: int) -> _Frame | 
 
     def is_thunk(address: int) -> bool:
         called = find(address + slide)
-        return called is not None and called.name.startswith(_THUNK)
+        return called is not None and _THUNK in called.name
 
     call = text.call_before(word - slide, is_thunk)
     if call is None:

@@ -314,6 +314,16 @@ def test_trace_leaves_out_what_no_call_explains() -> None:
     assert c.chain(pc, words) == ["middle", "outer", "far"]
 
 
+@pytest.mark.parametrize("thunk", ["__x86_indirect_thunk_rax", "__pi___x86_indirect_thunk_r11"])
+def test_trace_goes_through_retpolines(thunk: str) -> None:
+    c = Code("leaf", thunk, "middle", "outer")
+    pc = c.starts["leaf"] + SLIDE
+    middle = c.call("middle", 0x20, thunk)
+    outer = c.call("outer", 0x20, "middle")
+    assert c.chain(pc, [middle, outer]) == ["middle", "outer"]
+    assert c.chain(pc, [middle - 3, outer]) == ["middle", "outer"]
+
+
 def test_trace_goes_through_tail_calls_and_cold_parts() -> None:
     c = Code("leaf", "wrapper", "outer", "outer.cold", "top")
     pc = c.starts["leaf"] + SLIDE
