@@ -4,13 +4,14 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from harness.conversions import Conversion
+from harness.conversions import TO_SHARED, Conversion
+from harness.report.model import OUTSIDE
 from harness.rules.cache import redundant_lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One or more conversions of a step with the same direction, size, caller and soundness."""
+    """One or more conversions of a step with the same direction, size and soundness."""
 
     first: Conversion
     count: int
@@ -24,6 +25,7 @@ class Row:
     gpa_low: int
     gpa_high: int
     vcpus: tuple[int, ...]
+    callers: int
 
 
 def _row(group: list[Conversion]) -> Row:
@@ -37,14 +39,21 @@ def _row(group: list[Conversion]) -> Row:
         gpa_low=min(c.gpa for c in group),
         gpa_high=max(c.gpa for c in group),
         vcpus=tuple(sorted({c.vcpu for c in group})),
+        callers=len({c.caller for c in group}),
     )
+
+
+def _likeness(c: Conversion) -> tuple[object, ...]:
+    # In a step the callers are the workload's own; outside of steps they tell who converts.
+    caller = c.caller if c.step in OUTSIDE else ""
+    # Lines dirty under the shared key are the VMM's to flush.
+    unsound = c.dirty > 0 and c.direction == TO_SHARED
+    return c.step, c.direction, c.bytes, unsound, caller
 
 
 def fold(conversions: Iterable[Conversion], *, alike: bool = True) -> list[Row]:
     """Rows in the order of their first conversion; with `alike` off, one row each."""
     groups: dict[object, list[Conversion]] = {}
     for conversion in conversions:
-        c = conversion
-        key = (c.step, c.direction, c.bytes, c.caller, c.dirty > 0) if alike else c.seq
-        groups.setdefault(key, []).append(c)
+        groups.setdefault(_likeness(conversion) if alike else conversion.seq, []).append(conversion)
     return [_row(group) for group in groups.values()]

@@ -14,13 +14,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from harness.report import fold, logview, memory, timeline, words
-from harness.report.model import RunReport
+from harness.report.model import MOST_FINDINGS, RunReport
 from harness.report.visible import visible, visible_lines
 from harness.rules.table import RULES
 from harness.verdict import Finding, Outcome
 
 _HERE = Path(__file__).parent
-MOST_FINDINGS = 200
 MOST_ROWS = 1500
 MOST_OUTPUT_LINES = 400
 # Longest string printed anywhere; logs and outputs come as lines.
@@ -79,11 +78,12 @@ def _object(value: object) -> dict[str, Any]:
 
 
 def _timings(report: RunReport) -> list[tuple[str, str]]:
+    """Durations; moments of the clock are for programs."""
     timings = _object(report.run.get("timings"))
     return [
         (name.removesuffix("_s").replace("_", " "), f"{value:.1f} s")
         for name, value in timings.items()
-        if isinstance(value, int | float)
+        if isinstance(value, int | float) and "unix" not in name
     ]
 
 
@@ -100,6 +100,7 @@ def _hot_lines(findings: tuple[Finding, ...]) -> frozenset[int]:
 def _context(report: RunReport) -> dict[str, Any]:
     verdict, conversions = report.verdict, report.conversions
     hot = _hot_lines(verdict.findings)
+    shown = list(enumerate(verdict.findings[:MOST_FINDINGS], 1))
     return {
         "report": report,
         "verdict": verdict,
@@ -111,7 +112,8 @@ def _context(report: RunReport) -> dict[str, Any]:
         "notes": list(report.notes),
         "quoted_path": shlex.quote(os.fspath(report.path)),
         "has_reproduce": (report.path / "reproduce").is_file(),
-        "findings": verdict.findings[:MOST_FINDINGS],
+        "findings": [(n, f) for n, f in shown if words.kind(f) != "planted"],
+        "planted": [(n, f) for n, f in shown if words.kind(f) == "planted"],
         "more_findings": max(0, len(verdict.findings) - MOST_FINDINGS),
         "by_rule": words.by_rule(verdict.findings),
         "chart": timeline.timeline(report),

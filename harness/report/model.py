@@ -26,6 +26,9 @@ HEAD_BYTES = 96 * 1024
 TAIL_BYTES = 160 * 1024
 MOST_JSON_BYTES = 16 * 1024 * 1024
 MOST_STEPS = 1000
+MOST_FINDINGS = 200
+# Where conversions outside all steps are said to be: before the first step, and after.
+OUTSIDE = ("boot", "between steps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +161,8 @@ def _step(data: dict[str, Any]) -> ShownStep:
 
 def _placed(found: Sequence[Conversion]) -> Iterator[Conversion]:
     """Conversions outside all steps get a name for where they are."""
-    outside = "boot"
+    outside, later = OUTSIDE
     for conversion in found:
         if conversion.step:
-            outside = "between steps"
+            outside = later
         yield conversion if conversion.step else replace(conversion, step=outside)

@@ -5,7 +5,6 @@ Guest text is printed as `Text` through `visible`, never as markup; rich leaves 
 where the output is no terminal.
 """
 
-import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TextIO
@@ -24,7 +23,7 @@ from harness.verdict import Finding, Outcome, Severity, Verdict
 
 WIDTH = 100
 MOST_FINDINGS = 20
-MOST_ROWS = 40
+MOST_ROWS = 60
 MOST_TRACE = 8
 _STYLES = {
     Outcome.FAIL: "bold white on red",
@@ -113,12 +112,19 @@ def _finding(number: int, finding: Finding, said: set[str]) -> RenderableType:
 
 
 def findings_list(findings: Sequence[Finding], *, every: bool = False) -> RenderableType:
-    """The findings, the first MOST_FINDINGS of them unless `every` one is asked for."""
-    shown = findings if every else findings[:MOST_FINDINGS]
+    """The findings, the first MOST_FINDINGS of them unless `every` one is asked for.
+
+    Planted ones are then only counted.
+    """
+    planted = tuple(f for f in findings if not every and words.kind(f) == "planted")
+    told = [f for f in findings if f not in planted]
+    shown = told if every else told[:MOST_FINDINGS]
     said: set[str] = set()
     parts = [_finding(number, finding, said) for number, finding in enumerate(shown, 1)]
-    if len(shown) < len(findings):
-        parts.append(_text(f"{len(findings) - len(shown):,} more: --all shows them", "dim"))
+    if len(shown) < len(told):
+        parts.append(_text(f"{len(told) - len(shown):,} more: --all shows them", "dim"))
+    if planted:
+        parts.append(_text(f"planted by the workload and caught: {words.rules_of(planted)}"))
     return Group(*parts)
 
 
@@ -136,8 +142,9 @@ def _cells(row: Row, folded: bool) -> Iterator[Text]:
         words.number(row.dirty) if out else "-", style="bold red" if out and row.dirty else ""
     )
     yield Text(words.number(row.redundant), style="yellow" if row.redundant else "")
-    # The size of the function is left to the HTML report.
-    yield _text(re.sub(r"/0x[0-9a-f]+", "", row.first.caller), limit=72)
+    # Offset, size and module are left to the HTML report.
+    more = f" +{row.callers - 1}" if row.callers > 1 else ""
+    yield _text(row.first.caller.partition("+0x")[0] + more, limit=72)
 
 
 def conversions_table(conversions: Iterable[Conversion], *, every: bool = False) -> RenderableType:
@@ -145,7 +152,7 @@ def conversions_table(conversions: Iterable[Conversion], *, every: bool = False)
     rows = fold(conversions, alike=not every)
     shown = rows if every else rows[:MOST_ROWS]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    table.add_column("step", max_width=16, overflow="ellipsis", no_wrap=True)
+    table.add_column("step", max_width=22, overflow="ellipsis", no_wrap=True)
     if every:
         table.add_column("event", justify="right", no_wrap=True)
     table.add_column("to", no_wrap=True)

@@ -13,13 +13,11 @@ from dataclasses import dataclass
 from harness.conversions import TO_SHARED, Conversion
 from harness.events import PAGE_BYTES
 from harness.report import words
-from harness.report.model import RunReport
-from harness.verdict import Severity
+from harness.report.model import MOST_FINDINGS, RunReport
 
 WIDTH = 1000.0
 MOST_COLUMNS = 240
 WIDEST_COLUMN = 24.0
-MOST_FLAGS = 200
 # Height of half the chart, reached by a conversion of 128 MiB.
 HALF = 104.0
 _TOP_LEVEL = 16
@@ -55,7 +53,7 @@ class Flag:
 
     x: float
     index: int
-    fail: bool
+    kind: str
     label: str
 
 
@@ -120,7 +118,7 @@ def _bands(columns: Sequence[Column], sizes: Sequence[int]) -> tuple[Band, ...]:
 
 def _flags(report: RunReport, firsts: Sequence[int], width: float) -> tuple[Flag, ...]:
     flags = []
-    for index, finding in enumerate(report.verdict.findings, 1):
+    for index, finding in enumerate(report.verdict.findings[:MOST_FINDINGS], 1):
         # The number of a kernel log finding is a line of the log, no event.
         if finding.seq is None or finding.rule == "kernel-log":
             continue
@@ -129,11 +127,11 @@ def _flags(report: RunReport, firsts: Sequence[int], width: float) -> tuple[Flag
             Flag(
                 x=(column + 0.5) * width,
                 index=index,
-                fail=finding.severity is Severity.FAIL,
+                kind=words.kind(finding),
                 label=f"finding {index}: {finding.rule}, event {finding.seq}",
             )
         )
-    return tuple(flags[:MOST_FLAGS])
+    return tuple(flags)
 
 
 def timeline(report: RunReport) -> Timeline | None:

@@ -73,14 +73,18 @@ def by_rule(findings: tuple[Finding, ...]) -> list[tuple[str, int]]:
     return Counter(finding.rule for finding in findings).most_common()
 
 
+def rules_of(findings: tuple[Finding, ...]) -> str:
+    """Rule ids with their numbers of findings: most first, in one line."""
+    return ", ".join(
+        rule if count == 1 else f"{rule} \u00d7{count:,}" for rule, count in by_rule(findings)
+    )
+
+
 def headline(verdict: Verdict) -> str:
     """The verdict in one sentence."""
     broken = tuple(f for f in verdict.findings if f.severity is Severity.FAIL)
     if verdict.outcome is Outcome.FAIL and broken:
-        rules = ", ".join(
-            rule if count == 1 else f"{rule} \u00d7{count:,}" for rule, count in by_rule(broken)
-        )
-        return f"{plural(len(broken), 'finding')}: {rules}"
+        return f"{plural(len(broken), 'finding')}: {rules_of(broken)}"
     if verdict.reason:
         return verdict.reason
     if verdict.outcome is Outcome.PASS:
@@ -109,9 +113,10 @@ def kind(finding: Finding) -> str:
 def main_counts(verdict: Verdict) -> list[tuple[str, str, bool]]:
     """The counts that a reader wants first: name, value, and whether the value is bad news."""
     shown = []
+    failed = verdict.outcome is Outcome.FAIL
     for name, label in _MAIN_COUNTS.items():
-        if name in verdict.counts:
-            count = verdict.counts[name]
+        count = verdict.counts.get(name)
+        if count is not None and (count or name != "steps_failed"):
             value = size(count) if name.startswith("bytes") else number(count)
-            shown.append((label, value, bool(count) and name in _BAD_NEWS))
+            shown.append((label, value, failed and bool(count) and name in _BAD_NEWS))
     return shown

@@ -140,6 +140,14 @@ def test_fold_counts_every_flush_on_the_way_back_as_redundant() -> None:
     assert row.redundant == 64
 
 
+def test_fold_splits_callers_outside_of_steps_only() -> None:
+    callers = ("a+0x1/0x2", "b+0x1/0x2")
+    boot = [conversion(n, step="boot", caller=caller) for n, caller in enumerate(callers)]
+    work = [conversion(n, step="work", caller=caller) for n, caller in enumerate(callers)]
+    assert [row.count for row in fold(boot)] == [1, 1]
+    assert [(row.count, row.callers) for row in fold(work)] == [(2, 2)]
+
+
 def test_fold_off_gives_a_row_each() -> None:
     assert [row.count for row in fold([conversion(1), conversion(2)], alike=False)] == [1, 1]
 

@@ -2,6 +2,7 @@
 """The text report: fits 100 columns, folds, and prints no guest control character."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,14 @@ def test_many_findings_are_folded_unless_all_are_asked_for() -> None:
     assert "summary 49" in printed(report, every=True)
 
 
+def test_planted_findings_are_counted_and_told_on_request() -> None:
+    planted = replace(finding(7), severity=Severity.REPORT, extra={"expected": True})
+    report = report_of(Verdict(outcome=Outcome.PASS, findings=(planted, planted)))
+    assert "planted by the workload and caught: guest-cache-flush \u00d72" in printed(report)
+    assert "summary 7" not in printed(report)
+    assert "summary 7" in printed(report, every=True)
+
+
 def many_conversions() -> StreamBuilder:
     builder = StreamBuilder()
     for index in range(200):
@@ -92,10 +101,10 @@ def test_conversions_alike_are_one_row_and_all_show_each() -> None:
 
 def test_many_different_rows_are_cut_and_said() -> None:
     builder = StreamBuilder()
-    for index in range(1, 101):
+    for index in range(1, 161):
         builder.convert(0x1000, 0x1000 * index, to_shared=True)
     out = printed(report_of(Verdict(outcome=Outcome.PASS), builder))
-    assert "60 more rows: --all shows them" in out
+    assert "100 more rows: --all shows them" in out
 
 
 @pytest.mark.parametrize("every", [False, True])
