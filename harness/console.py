@@ -17,7 +17,7 @@ from harness.errors import GuestError, MachineError
 from harness.timeouts import Deadline
 
 if TYPE_CHECKING:
-    from pexpect.socket_pexpect import SocketSpawn
+    from pexpect.fdpexpect import fdspawn
 
 _POLL_S = 0.05
 _TAIL_BYTES = 16 << 10
@@ -80,17 +80,17 @@ class Console:
             return b""
 
     @contextmanager
-    def attach(self, timeout_s: float = 10.0) -> Iterator["SocketSpawn[str]"]:
+    def attach(self, timeout_s: float = 10.0) -> Iterator["fdspawn[str]"]:
         """A pexpect session on the console; `timeout_s` is its default for expect().
 
         Raises MachineError when QEMU is gone or someone else is attached.
         """
-        from pexpect.socket_pexpect import SocketSpawn
+        from pexpect.fdpexpect import fdspawn
 
         end = self.connect()
         try:
-            yield SocketSpawn(
-                end,
+            yield fdspawn(
+                end.fileno(),
                 timeout=int(timeout_s),
                 searchwindowsize=_WINDOW_BYTES,
                 encoding="utf-8",
@@ -113,7 +113,7 @@ class Console:
         return end
 
 
-def expect(spawn: "SocketSpawn[str]", pattern: str, what: str) -> str:
+def expect(spawn: "fdspawn[str]", pattern: str, what: str) -> str:
     """What stood before the pattern. Raises GuestError, naming what was waited for."""
     import pexpect
 

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests for suites of tests: one boot shared by many tests, each judged by its own slice."""
+
+import io
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.agent import AgentResult
+from harness.errors import GuestError, HarnessError, MachineError
+from harness.judge import judge, judge_slice, load
+from harness.prepare import Request, prepare
+from harness.report import html, model, text
+from harness.session import Guest, Plan
+from harness.shell import Shell
+from harness.steps import parse_step
+from harness.symbols import Symbols
+from harness.verdict import Finding, Outcome, Severity, Verdict
+from harness.workload import Record, Step
+
+COMMAND_TIMEOUT_S = 60.0
+
+
+def skip_reason(*, td_mode: str, smp: int, needs_td: bool, min_cpus: int) -> str:
+    """Why a test has no meaning on this guest; "" when it has."""
+    if needs_td and td_mode == "none":
+        return "mode none is a plain VM: it converts no memory, and there is no stub to record it"
+    if smp < min_cpus:
+        return f"needs {min_cpus} vCPUs, the guest has {smp}: use --smp {min_cpus}"
+    return ""
+
+
+@dataclass(slots=True)
+class Outcomes:
+    """How a judged test ended: its verdict, and what to say when that is a failure."""
+
+    verdict: Verdict | None = None
+    complaint: str = ""
+
+
+class TestGuest:
+    """What a test sees of the guest."""
+
+    __test__ = False
+
+    def __init__(self, guest: Guest) -> None:
+        self.session = guest
+        self.records: list[Record] = []
+
+    def sh(self, command: str, timeout_s: float = COMMAND_TIMEOUT_S) -> AgentResult:
+        """Run a line of shell in the guest. Raises GuestError."""
+        return self.session.machine.agent.run(command, timeout_s)
+
+    def step(self, step: Step) -> Record:
+        """Run a workload step; its own check, and its marks, count for this test."""
+        record = self.session.run_step(step)
+        self.records.append(record)
+        return record
+
+    def ssh(self) -> Shell:
+        """A new ssh connection."""
+        return self.session.shell()
+
+
+class GuestPool:
+    """The guests of one test session."""
+
+    def __init__(self, *, kernel: str, td_mode: str, smp: int, memory_mib: int, runs: Path) -> None:
+        self._request = Request(kernel=kernel, td_mode=td_mode, smp=smp, memory_mib=memory_mib)
+        self._runs = runs
+        self._plan: Plan | None = None
+        self._guest: Guest | None = None
+        self._view: TestGuest | None = None
+        self._failure: HarnessError | None = None
+        self._symbols = Symbols()
+        self.boots = 0
+
+    def guest(self) -> TestGuest:
+        """The running guest, or a fresh one. Raises HarnessError, the same for every test when
+        the first boot failed."""
+        if self._failure:
+            raise self._failure
+        if self._guest is not None and not self._guest.alive():
+            self.discard()
+        if self._guest is None:
+            self._boot()
+        assert self._view is not None
+        self._view.records = []
+        return self._view
+
+    def _boot(self) -> None:
+        first = self._plan is None
+        try:
+            self._plan = self._plan or prepare(self._request, _silent, scenario="pytest")
+            self._guest = Guest(self._plan, self._runs, _silent)
+            self._guest.boot()
+        except HarnessError as error:
+            self.discard()
+            if first:
+                self._failure = error
+            raise
+        self.boots += 1
+        self._symbols = load(self._guest.run).symbols
+        self._view = TestGuest(self._guest)
+
+    def discard(self) -> None:
+        """End the guest and leave its run directory judged."""
+        guest, self._guest, self._view = self._guest, None, None
+        if guest is None:
+            return
+        guest.stop()
+        evidence = load(guest.run)
+        verdict = judge(guest.run, evidence=evidence)
+        html.write(model.load(guest.run, verdict, evidence), guest.run.report_html)
+
+    def close(self) -> None:
+        """End what runs."""
+        self.discard()
+
+    @contextmanager
+    def judged(self, name: str, plants: Sequence[str] | None) -> Iterator[Outcomes]:
+        """Judge what happens inside by its events, its kernel log and its steps.
+
+        An exception of the test passes through, and the guest is then checked by the next test.
+        """
+        guest, view = self._guest, self._view
+        assert guest is not None and view is not None
+        outcomes = Outcomes()
+        try:
+            with guest.slice() as part:
+                yield outcomes
+        except (GuestError, MachineError) as error:
+            last = guest.machine.console.tail(3)
+            self.discard()
+            raise type(error)(
+                f"{name}: {error.message}; the console's last lines:\n{last}", log=error.log
+            ) from error
+        steps = [parse_step(record.to_json()) for record in view.records]
+        outcomes.verdict = judge_slice(part.events, part.log, steps, self._symbols)
+        outcomes.complaint = complaint(outcomes.verdict, plants)
+        if outcomes.complaint:
+            outcomes.complaint += f"\nrun: {guest.run.path}"
+
+
+def complaint(verdict: Verdict, plants: Sequence[str] | None) -> str:
+    """What is wrong with a test's verdict: findings nobody planted, or planted ones not found.
+
+    Without evidence the test is a failure, unless `plants` is given, be it empty.
+    """
+    surprising = [
+        f for f in verdict.findings if f.severity is Severity.FAIL and f.rule not in (plants or ())
+    ]
+    if surprising:
+        return _described(surprising)
+    missed = sorted(set(plants or ()) - {f.rule for f in verdict.findings})
+    if missed:
+        return f"the planted fault was not caught by {', '.join(missed)}"
+    if verdict.outcome in (Outcome.ERROR, Outcome.EMPTY) and plants is None:
+        return f"{verdict.outcome.value}: {verdict.reason}"
+    return ""
+
+
+def _described(findings: Sequence[Finding]) -> str:
+    output = io.StringIO()
+    text.console(output).print(text.findings_list(findings))
+    return output.getvalue().rstrip()
+
+
+def _silent(words: str) -> None:
+    """Progress of a suite is pytest's to show."""
