@@ -2,6 +2,7 @@
 """What the commands of the command line do, in terms of the layers below."""
 
 import argparse
+import dataclasses
 import json
 import os
 import select
@@ -63,9 +64,9 @@ def doctor(arguments: argparse.Namespace) -> ExitCode:
 
     with Progress() as progress:
         progress.say("looking at this machine; a tiny guest tries KVM")
-        found = checks.examine()
+        found = checks.diagnose()
     if arguments.json:
-        print(json.dumps([check.to_json() for check in found], indent=2))
+        print(json.dumps([dataclasses.asdict(check) for check in found], indent=2))
     else:
         text.console().print(checks.render(found))
     return ExitCode.PASS if checks.usable(found) else ExitCode.HOST
