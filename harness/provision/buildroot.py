@@ -100,7 +100,7 @@ def namespaces() -> tuple[str, ...]:
         ways.insert(0, ("unshare", "--mount"))
     words = ""
     for way in ways:
-        argv = [*way, "mount", "-t", "tmpfs", "none", "/mnt"]
+        argv = [*way, "mount", "-t", "tmpfs", "none", "/tmp"]
         result = proc.run(argv, timeout_s=_TRIAL_TIMEOUT_S, check=False, hint="install util-linux")
         if result.returncode == 0:
             return way
