@@ -7,7 +7,7 @@ and that call's target is the function of the frame inside it; of all chains the
 evidence wins.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from harness.functions import Function
@@ -16,7 +16,7 @@ from harness.vmlinux import ElfText
 Find = Callable[[int], Function | None]
 
 MOST_FRAMES = 24
-_MOST_WORDS = 64
+MOST_WORDS = 64
 # How well a frame's call explains the frame inside it. An indirect call may lead anywhere; a
 # direct one to another function is a left-over of an earlier call, or a tail call that the bytes
 # do not show: it takes a longer chain behind it to be believed.
@@ -26,7 +26,7 @@ _THUNK = "__x86_indirect_"
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class Frame:
     address: int
     function: Function
     # the function that the call names; None where the call is indirect or unknown
@@ -35,29 +35,20 @@ class _Frame:
     jumps: frozenset[int] = frozenset()
 
 
-def call_chain(
-    pc: int, words: Iterable[int], find: Find, text: ElfText | None, slide: int
-) -> tuple[int, ...]:
-    """Return addresses, innermost first, of the frames around `pc`, at run-time addresses.
+def frame_of(word: int, find: Find, text: ElfText | None, slide: int) -> Frame | None:
+    """The frame whose return address a stack word is; None when it is none.
 
-    `words` are stack words, lowest address first. Without `text` every word that lies in a known
-    function is kept; code of modules has no text here and is believed.
+    Addresses are run-time ones. Without `text` every word within a function passes; code of
+    modules has no text here and is believed.
     """
-    inner = find(pc)
-    frames = [f for w in list(words)[:_MOST_WORDS] if (f := _frame(w, find, text, slide))]
-    if not text or not inner:
-        return tuple(frame.address for frame in frames[:MOST_FRAMES])
-    chain = _best_chain(_Frame(pc, inner), frames)
-    return tuple(frame.address for frame in chain[:MOST_FRAMES])
-
-
-def _frame(word: int, find: Find, text: ElfText | None, slide: int) -> _Frame | None:
     # A call may be the last instruction of a function: the word itself is behind it.
     function = find(word - 1)
     if not function:
         return None
     if text is None or text.at(word - 1 - slide, 1) is None:
-        return _Frame(word, function)
+        at = find(word)
+        # A pointer to a function is no way back into one.
+        return None if at and at.start == word else Frame(word, function)
 
     def is_thunk(address: int) -> bool:
         called = find(address + slide)
@@ -68,13 +59,14 @@ def _frame(word: int, find: Find, text: ElfText | None, slide: int) -> _Frame | 
         return None
     called = None if call.target is None else find(call.target + slide)
     if called is None:
-        return _Frame(word, function)
+        return Frame(word, function)
     jumps = text.jumps_from(called.start - slide, called.end - slide)
-    return _Frame(word, function, called, frozenset(target + slide for target in jumps))
+    return Frame(word, function, called, frozenset(target + slide for target in jumps))
 
 
-def _best_chain(first: _Frame, frames: Sequence[_Frame]) -> list[_Frame]:
-    """The chain with the highest sum of links: dynamic programming over the frame inside each."""
+def best_chain(first: Frame, frames: Sequence[Frame]) -> list[Frame]:
+    """Of the frames, innermost first, those of the chain around `first` with the best evidence."""
+    # Dynamic programming over the frame inside each: the highest sum of links wins.
     nodes = [first, *frames]
     best: list[tuple[int, int]] = [(0, -1)]
     for outer in range(1, len(nodes)):
@@ -85,10 +77,10 @@ def _best_chain(first: _Frame, frames: Sequence[_Frame]) -> list[_Frame]:
     while at > 0:
         chain.append(nodes[at])
         at = best[at][1]
-    return chain[::-1]
+    return chain[: -MOST_FRAMES - 1 : -1]
 
 
-def _link(inner: _Frame, outer: _Frame) -> int:
+def _link(inner: Frame, outer: Frame) -> int:
     if outer.called is None:
         return _INDIRECT
     if _base_name(outer.called.name) == _base_name(inner.function.name):

@@ -14,10 +14,11 @@ from harness.verdict import Site
 TO_SHARED = "private to shared"
 TO_PRIVATE = "shared to private"
 
-# Functions between a caller and the TDCALL of its conversion: the TDCALL itself, the TDX code, and
-# the generic conversion around it.
+# Functions between a caller and the TDCALL of its conversion: the TDCALL itself, the TDX code, the
+# generic conversion around it, and the test module's own ways to make one.
 _MACHINERY = re.compile(
-    r"_*(tdx|tdcall|tdvmcall|tdg|set_memory_(en|de)crypted|set_memory_enc)(_|\b)|try_accept_one\b"
+    r"_*(tdx|tdcall|tdvmcall|tdg|set_memory_(en|de)crypted|set_memory_enc)(_|\b)|"
+    r"(try_accept_one|tdh_map_gpa|tdh_accept|tdh_tdcall)\b"
 )
 
 

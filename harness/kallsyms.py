@@ -13,7 +13,7 @@ no base, and each offset is relative to its own place.
 
 import re
 import struct
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 
 from harness.functions import Function, is_text_type
@@ -38,21 +38,23 @@ class Kallsyms:
         self._names = names
         self._markers = markers
         self._tokens = tokens
+        self._found: dict[int, Function | None] = {}
 
     def find(self, address: int) -> Function | None:
         """The function that holds a link address."""
-        index = bisect_right(self._addresses, address) - 1
-        if index < 0:
+        after = bisect_right(self._addresses, address)
+        if after not in self._found:
+            self._found[after] = self._before(after)
+        return self._found[after]
+
+    def _before(self, after: int) -> Function | None:
+        """The function whose end is the symbol at index `after`."""
+        if not 0 < after < len(self._addresses):
             return None
-        start = self._addresses[index]
+        start = self._addresses[after - 1]
         # Of several names for one address, the kernel prints the first.
-        while index and self._addresses[index - 1] == start:
-            index -= 1
-        kind, name = self._name(index)
-        after = bisect_right(self._addresses, start)
-        if not is_text_type(kind) or after == len(self._addresses):
-            return None
-        return Function(name, start, self._addresses[after])
+        kind, name = self._name(bisect_left(self._addresses, start))
+        return Function(name, start, self._addresses[after]) if is_text_type(kind) else None
 
     def addresses_of(self, names: frozenset[str]) -> dict[str, int]:
         """Link addresses of these symbols, the first of each name; reads the whole table."""
@@ -214,7 +216,7 @@ def _addresses(
 
 def _from_base(elf: bytes, at: int, count: int, base: int) -> list[int] | None:
     offsets = struct.unpack_from(f"<{count}i", elf, at)
-    if sum(1 for offset in offsets if offset < 0) > count // 2:
+    if offsets[-1] < 0:
         # CONFIG_KALLSYMS_ABSOLUTE_PERCPU: negative is relative, the rest are per-CPU offsets,
         # which sort first.
         addresses = [base - 1 - o if o < 0 else o for o in offsets]

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Addresses of a running guest to `function+0xoffset/0xsize`, and stacks to call traces."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
-from harness.callchain import call_chain
+from harness.callchain import MOST_FRAMES, MOST_WORDS, Frame, best_chain, frame_of
 from harness.functions import NAME_LENGTH, Function, FunctionTable, NameTable, parse_system_map
 from harness.kallsyms import parse_kallsyms
 from harness.text import printable
@@ -59,6 +59,8 @@ class Symbols:
     kernel: Kernel | None = None
     slide: int | None = None
     modules: tuple[Module, ...] = ()
+    # return addresses looked at before: the same few make up all stacks
+    _frames: dict[int, Frame | None] = field(default_factory=dict, compare=False, repr=False)
 
     def find(self, address: int) -> Function | None:
         """The function at a run-time address; a module's name follows in brackets."""
@@ -83,11 +85,22 @@ class Symbols:
         offset, size = address - function.start, function.end - function.start
         return Site(address=address, symbol=f"{name}+{offset:#x}/{size:#x}{bracket}{module}")
 
-    def trace(self, pc: int, words: Iterable[int]) -> tuple[Site, ...]:
-        """The call trace of `pc`, innermost first, out of the words found on its stack."""
-        text = self.kernel.text if self.kernel else None
-        frames = call_chain(pc, words, self.find, text, self.slide or 0)
-        return (self.site(pc), *(self.site(frame) for frame in frames))
+    def trace(self, pc: int, words: Sequence[int]) -> tuple[Site, ...]:
+        """The call trace of `pc`, innermost first, out of the words found on its stack.
+
+        Without the kernel's code it holds every word that lies in a function.
+        """
+        frames = [frame for word in words[:MOST_WORDS] if (frame := self._frame(word))]
+        inner = self.find(pc)
+        if self.kernel and self.kernel.text and inner:
+            frames = best_chain(Frame(pc, inner), frames)
+        return (self.site(pc), *(self.site(f.address) for f in frames[:MOST_FRAMES]))
+
+    def _frame(self, word: int) -> Frame | None:
+        if word not in self._frames:
+            text = self.kernel.text if self.kernel else None
+            self._frames[word] = frame_of(word, self.find, text, self.slide or 0)
+        return self._frames[word]
 
 
 def read_kernel(image: bytes | None, system_map: str | None) -> Kernel | None:

@@ -76,6 +76,9 @@ def _sentence(event: Event) -> str:
         return "the guest gave up: it reported a fatal error to the VMM (ReportFatalError)"
     if event.flags & Flag.UNKNOWN:
         return f"{_call(event)} is no call that exists here ({_operands(event)})"
+    if event.kind is Kind.VMCALL and not _status(event):
+        # It never reached the VMM, which would have said no.
+        return f"{_call(event)} was refused by the TDX module: reserved bits in RCX"
     return (
         f"{_call(event)} broke its contract ({_operands(event)}): answered with {_status(event):#x}"
     )

@@ -2,6 +2,7 @@
 """guest-tlb-flush: translations that outlive the change of their page table entry."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from harness.conversions import TO_SHARED, Conversion, direction
 from harness.events import PAGE_BYTES, Event, Flag, Kind
@@ -52,7 +53,7 @@ def _stale(group: list[Event], conversion: Conversion | None, context: Context) 
         direction=direction(first),
         vcpu=first.vcpu,
         evidence=_evidence(first),
-        **places(first, context),
+        **_places(first, conversion, context),
         conversion_site=conversion.site if conversion else None,
         seq=first.seq,
         count=len(group),
@@ -62,6 +63,13 @@ def _stale(group: list[Event], conversion: Conversion | None, context: Context) 
             "conversion": conversion.seq if conversion else None,
         },
     )
+
+
+def _places(event: Event, conversion: Conversion | None, context: Context) -> dict[str, Any]:
+    """Where the commit was: private to shared, that is the conversion with its trace."""
+    if conversion and direction(event) == TO_SHARED and not event.flags & Flag.USED:
+        return {"site": conversion.trace[0], "trace": conversion.trace}
+    return places(event, context)
 
 
 def _sentence(first: Event, count: int, where: str, conversion: Conversion | None) -> str:

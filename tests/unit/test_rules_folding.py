@@ -103,6 +103,7 @@ def test_stale_translations_of_one_conversion_and_vcpu_are_folded() -> None:
     one, two, used = run(guest_tlb_flush, s)
     assert (one.vcpu, one.count, one.evidence) == (1, 512, "unflushed")
     assert (two.vcpu, two.count) == (2, 512)
+    assert [str(s).split("+")[0] for s in one.trace][-1] == "dma_direct_alloc"
     assert one.extra["range"] == [GVA, GVA + MIB2] and one.extra["conversion"] == convert
     assert one.summary == (
         "vCPU 1 had not invalidated 512 translations of 0xff11000001234000-0xff11000001433fff "
@@ -233,6 +234,7 @@ def test_probing_for_the_size_is_no_finding(level: int) -> None:
         (Kind.TDCALL, (8, 0, 0, 0, 1), Flag.BAD, "TDG.VM.WR (TDCALL leaf 8) broke its contract"),
         (Kind.VMCALL, (0x99, 1, 2, 3, 0), Flag.UNKNOWN, "TDVMCALL 0x99 is no call"),
         (Kind.VMCALL, (0x10002, 1, 2, 3, 0), Flag.BAD, "TDVMCALL GetQuote broke its contract"),
+        (Kind.VMCALL, (0x10001, 1, 2, 0, 0), Flag.BAD, "reserved bits in RCX"),
         (Kind.VMCALL, (0x10003, 0, 0, 0, 0), Flag.BAD, "the guest gave up"),
         (Kind.CONVERT, (GPA + 1, PAGE, 1 << 63, 0, 0), Flag.BAD, "TDVMCALL MapGPA broke"),
         (Kind.ACCEPT, (GPA, 3, 1, 0, 0), Flag.BAD, "TDG.MEM.PAGE.ACCEPT broke"),

@@ -10,7 +10,6 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.callchain import call_chain
 from harness.conversions import caller_of
 from harness.functions import Function, parse_system_map
 from harness.kallsyms import parse_kallsyms
@@ -290,14 +289,18 @@ class Code:
 
     def find(self, address: int) -> Function | None:
         for name, start in self.starts.items():
-            if start <= address - SLIDE < start + 0x100:
-                return Function(name, start + SLIDE, start + SLIDE + 0x100)
+            if start <= address < start + 0x100:
+                return Function(name, start, start + 0x100)
         return None
 
-    def chain(self, pc: int, words: Sequence[int]) -> list[str]:
-        text = ElfText(((TEXT, bytes(self.bytes)),))
-        frames = call_chain(pc, words, self.find, text, SLIDE)
-        return [f.name for a in frames if (f := self.find(a))]
+    def addresses_of(self, names: frozenset[str]) -> dict[str, int]:
+        return {name: start for name, start in self.starts.items() if name in names}
+
+    def chain(self, pc: int, words: Sequence[int], *, with_text: bool = True) -> list[str]:
+        text = ElfText(((TEXT, bytes(self.bytes)),)) if with_text else None
+        symbols = Symbols(kernel=Kernel(self, TEXT, text), slide=SLIDE)
+        _, *frames = symbols.trace(pc, words)
+        return [str(site).partition("+")[0] for site in frames]
 
 
 def test_trace_leaves_out_what_no_call_explains() -> None:
@@ -342,21 +345,21 @@ def test_trace_ends_at_a_call_of_someone_else() -> None:
     assert c.chain(pc, [middle, stranger]) == ["middle"]
 
 
-def test_trace_without_text_keeps_all_functions() -> None:
-    c = Code("leaf", "one")
-    words = [c.starts["one"] + 5 + SLIDE, TEXT - 100, c.starts["leaf"] + 9 + SLIDE]
-    frames = call_chain(c.starts["leaf"] + SLIDE, words, c.find, None, SLIDE)
-    assert frames == (words[0], words[2])
+def test_trace_without_text_keeps_all_functions_but_no_pointers_to_them() -> None:
+    c = Code("leaf", "one", "two")
+    one, two, leaf = (c.starts[name] + 5 + SLIDE for name in ("one", "two", "leaf"))
+    words = [one, TEXT - 100, c.starts["two"] + SLIDE, two, leaf]
+    assert c.chain(c.starts["leaf"] + SLIDE, words, with_text=False) == ["one", "two", "leaf"]
 
 
 def test_trace_believes_modules() -> None:
     base = 0xFFFFFFFFC0000000
-    guest = parse_guest_symbols({"modules": {"m": {"symbols": {"f": base}}}})
+    guest = parse_guest_symbols({"modules": {"m": {"symbols": {"f": base, "g": base + 64}}}})
     symbols = Symbols(
         kernel=kernel(ElfText(((TEXT, bytes(0x400)),))), slide=SLIDE, modules=guest.modules
     )
-    trace = symbols.trace(TEXT + SLIDE + 0x110, [TEXT + SLIDE + 0x320, base + 8])
-    assert [site.symbol for site in trace] == ["alpha+0x10/0x100", "f+0x8/0x1000 [m]"]
+    trace = symbols.trace(TEXT + SLIDE + 0x110, [TEXT + SLIDE + 0x320, base + 64, base + 8])
+    assert [site.symbol for site in trace] == ["alpha+0x10/0x100", "f+0x8/0x40 [m]"]
 
 
 def test_caller_is_the_first_outside_the_machinery() -> None:
