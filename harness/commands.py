@@ -11,26 +11,31 @@ import termios
 import tty
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness import events as ev
 from harness import live
 from harness.errors import EvidenceError, ExitCode, GuestError, MachineError
 from harness.judge import judge as judge_run
 from harness.judge import load as load_evidence
-from harness.prepare import Request, prepare, series_of
 from harness.progress import Progress
 from harness.report import html, model, text
 from harness.rundir import RunDir
-from harness.session import Guest
 from harness.verdict import Verdict
-from harness.workload import steps_for
+
+# What boots guests is imported by the commands that do: judging has to be quick.
+if TYPE_CHECKING:
+    from harness.prepare import Request
+    from harness.session import Guest
 
 NORMAL_WORKLOADS = ("conversion", "dma", "devices")
 _DETACH = b"\x1d"
 
 
-def request_of(arguments: argparse.Namespace) -> Request:
+def request_of(arguments: argparse.Namespace) -> "Request":
     """The guest that the options ask for."""
+    from harness.prepare import Request
+
     return Request(
         kernel=arguments.kernel,
         td_mode=arguments.td_mode,
@@ -44,6 +49,7 @@ def request_of(arguments: argparse.Namespace) -> Request:
 
 def setup(arguments: argparse.Namespace) -> ExitCode:
     """Fetch and build."""
+    from harness.prepare import Request, prepare, series_of
     from harness.provision.setup import setup as provision
 
     request = Request(kernel=arguments.kernel)
@@ -74,6 +80,10 @@ def doctor(arguments: argparse.Namespace) -> ExitCode:
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Boot, work, judge."""
+    from harness.prepare import prepare
+    from harness.session import Guest
+    from harness.workload import steps_for
+
     request = request_of(arguments)
     workloads = tuple(arguments.workload or NORMAL_WORKLOADS)
     steps = steps_for(workloads, cpus=request.smp, td=request.td_mode == "stub")
@@ -98,7 +108,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         return _conclude(guest.run, arguments)
 
 
-def _keep(guest: Guest, progress: Progress) -> None:
+def _keep(guest: "Guest", progress: Progress) -> None:
     progress.say(f"the guest runs: tdharness shell {guest.run.path}; Ctrl-C ends it")
     try:
         while not guest.machine.wait(1.0):
