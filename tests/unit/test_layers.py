@@ -35,7 +35,8 @@ LAYERS = (
     ("session",),
     ("prepare",),
     # 5: arguments, fixtures, exit codes
-    ("bench", "commands", "suite"),
+    ("bench", "suite"),
+    ("commands",),
     ("cli", "pytest_plugin"),
     ("__main__",),
     # fakes for tests: they may use all, and nothing may use them
