@@ -186,3 +186,19 @@ Insn insn_decode(const uint8_t *bytes, size_t length, uint64_t pc)
     }
     return insn;
 }
+
+bool insn_ends_with_call(const uint8_t *bytes, size_t length)
+{
+    if (length >= 5 && bytes[length - 5] == 0xe8) {
+        return true;
+    }
+    /* FF /2 with a register, or with a SIB byte and a displacement of up to four bytes. */
+    for (size_t size = 2; size <= 7 && size <= length; size++) {
+        const uint8_t *insn = bytes + length - size;
+
+        if (insn[0] == 0xff && (insn[1] >> 3 & 7) == 2) {
+            return true;
+        }
+    }
+    return false;
+}

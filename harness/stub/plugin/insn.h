@@ -46,4 +46,7 @@ typedef struct Insn {
  */
 Insn insn_decode(const uint8_t *bytes, size_t length, uint64_t pc);
 
+/* Whether the `length` bytes that end at a return address may end with a CALL. */
+bool insn_ends_with_call(const uint8_t *bytes, size_t length);
+
 #endif

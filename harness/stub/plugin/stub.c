@@ -22,20 +22,38 @@ Stub stub = {.track = true};
 #define KERNEL_TEXT 0xffffffff80000000ull
 #define KERNEL_TEXT_END 0xffffffffff000000ull
 
+static bool read_va(Vcpu *v, uint64_t va, void *data, size_t bytes)
+{
+    g_byte_array_set_size(v->buffer, 0);
+    if (!qemu_plugin_read_memory_vaddr(va, v->buffer, bytes) || v->buffer->len != bytes) {
+        return false;
+    }
+    memcpy(data, v->buffer->data, bytes);
+    return true;
+}
+
+/* A word of the stack that points behind a CALL in the kernel's code. */
+static bool is_return_address(Vcpu *v, uint64_t word)
+{
+    uint8_t before[7];
+
+    return word >= KERNEL_TEXT && word < KERNEL_TEXT_END &&
+           read_va(v, word - sizeof(before), before, sizeof(before)) &&
+           insn_ends_with_call(before, sizeof(before));
+}
+
 uint64_t stub_emit_with_stack(Vcpu *v, EventRecord *record)
 {
-    enum { MOST_WORDS = 320, MOST_KEPT = 40 };
+    enum { MOST_WORDS = 512, MOST_KEPT = 40 };
     uint64_t seq = stream_put(&stub.stream, record), kept[MOST_KEPT], word;
     uint64_t rsp = vcpu_get(v, RSP);
     size_t count = 0;
 
     for (int i = 0; i < MOST_WORDS && count < MOST_KEPT; i++) {
-        g_byte_array_set_size(v->buffer, 0);
-        if (!qemu_plugin_read_memory_vaddr(rsp + 8 * i, v->buffer, 8) || v->buffer->len != 8) {
+        if (!read_va(v, rsp + 8 * i, &word, sizeof(word))) {
             break;
         }
-        memcpy(&word, v->buffer->data, 8);
-        if (word >= KERNEL_TEXT && word < KERNEL_TEXT_END) {
+        if (is_return_address(v, word)) {
             kept[count++] = word;
         }
     }

@@ -249,6 +249,7 @@ void vmcall_emulate(Call *call)
     if (vcpu_get(v, RCX) & RCX_RESERVED) {
         call->rax = OPERAND_INVALID_RCX;
         call->flags |= EF_BAD;
+        m.r10 = call->rax;
         record_vmcall(&m, 0, r11);
         return;
     }
