@@ -1,12 +1,29 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One line that says what is being done: moving on a terminal, a line a step elsewhere."""
 
+import contextlib
 import sys
 import time
+from collections.abc import Iterator
 from types import TracebackType
 
 from rich.console import Console
 from rich.status import Status
+
+# The line that moves on the terminal now, if one does.
+_moving: list[Status] = []
+
+
+@contextlib.contextmanager
+def paused() -> Iterator[None]:
+    """Take the moving line away for a while: a terminal can show one thing that moves."""
+    for status in _moving:
+        status.stop()
+    try:
+        yield
+    finally:
+        for status in _moving:
+            status.start()
 
 
 class Progress:
@@ -21,6 +38,7 @@ class Progress:
         if self._console.is_terminal:
             self._status = self._console.status("")
             self._status.start()
+            _moving.append(self._status)
         return self
 
     def say(self, words: str) -> None:
@@ -38,4 +56,5 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if self._status:
+            _moving.remove(self._status)
             self._status.stop()

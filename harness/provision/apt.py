@@ -166,8 +166,9 @@ class OpenPool:
     def update(self) -> None:
         """Fetch the package lists. Raises HostError with apt's words."""
         require_space(self._pool.root, LISTS_BYTES, "package lists")
-        with shown(f"reading the package lists of Debian {self._pool.release}", 1):
+        with shown(f"reading the package lists of Debian {self._pool.release}", 1) as done:
             self._apt("apt-get", ["update"], _UPDATE_TIMEOUT_S, "update the package lists")
+            done(1)
 
     def show(self, name: str, *, backports: bool = False) -> dict[str, str]:
         """The control fields of the package's candidate. Raises HostError when there is none."""
@@ -223,8 +224,8 @@ class OpenPool:
             child = proc.spawn(argv, stdout=output, env=_environment(), cwd=directory)
             try:
                 while child.poll() is None and not deadline.expired():
-                    done(sum(_size(directory / deb.file) for deb in debs))
                     time.sleep(0.05)
+                    done(sum(_size(directory / deb.file) for deb in debs))
             finally:
                 proc.kill_group(child)
         if child.returncode:

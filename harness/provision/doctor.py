@@ -21,7 +21,7 @@ from harness.provision.cache import Store, megabytes
 SETUP = "tdharness setup"
 # Measured: a setup with both kernel series, from nothing.
 _SPACE = 3_000_000_000
-_MEMORY = 3_000_000_000
+_MEMORY = 2_000_000_000
 _CORES = 2
 
 
@@ -118,7 +118,7 @@ def _memory(_: Store) -> Iterator[Check]:
     match = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.M)
     free = int(match[1]) * 1024 if match else 0
     mend = "end other programs, or give the guest less with --memory"
-    yield Check("memory", f"{megabytes(free)} free", "a guest of 2 GiB", free >= _MEMORY, mend)
+    yield Check("memory", f"{megabytes(free)} free", "a guest of 1 GiB", free >= _MEMORY, mend)
 
 
 def _cores(_: Store) -> Iterator[Check]:
@@ -158,7 +158,7 @@ def _kernels(store: Store) -> Iterator[Check]:
     for series in kernels.SERIES:
         kernel = kernels.find(series, store)
         default = series == kernels.DEFAULT_SERIES
-        mend = SETUP if default else f"{SETUP} --series {series}"
+        mend = SETUP if default else f"{SETUP} --kernel stock:{series}"
         found = kernel.release if kernel else "not in the cache"
         good_for = "the stock kernel, its headers"
         yield Check(f"Linux {series}", found, good_for, bool(kernel), mend, needed=default)

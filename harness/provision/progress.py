@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn
 
+from harness.progress import paused
+
 
 @contextlib.contextmanager
 def shown(what: str, total: int, *, in_bytes: bool = False) -> Iterator[Callable[[int], None]]:
@@ -18,6 +20,7 @@ def shown(what: str, total: int, *, in_bytes: bool = False) -> Iterator[Callable
         yield lambda done: None
         return
     column = DownloadColumn() if in_bytes else MofNCompleteColumn()
-    with Progress(TextColumn("{task.description}"), BarColumn(), column, console=console) as bar:
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), column)
+    with paused(), Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done: bar.update(task, completed=done)
