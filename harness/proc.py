@@ -8,7 +8,7 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -47,7 +47,7 @@ def run(
     log_path: Path | None = None,
     hint: str | None = None,
 ) -> Result:
-    """Run a command to its end.
+    """Run a command to its end; it dies with the harness, SIGKILL of the harness included.
 
     Raises HostError when it cannot start or overruns `timeout_s` (its whole process group is
     killed), BuildError when it fails and `check` is set. With `log_path` the output is also kept.
@@ -66,6 +66,7 @@ def run(
             text=True,
             errors="replace",
             start_new_session=True,
+            preexec_fn=_dying_with(os.getpid()),
         )
     except OSError as error:
         raise HostError(f"cannot start {words[0]}: {error.strerror or error}", hint=hint) from error
@@ -105,15 +106,6 @@ def spawn(
     """
     words = [os.fspath(word) for word in argv]
     log.debug("spawn: %s", pasteable(words))
-    parent = os.getpid()
-
-    def die_with_parent() -> None:
-        # The kernel sends the signal when the parent's thread ends; the check closes the race of
-        # a parent that died before prctl ran.
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(1)
-
     try:
         return subprocess.Popen(
             words,
@@ -124,10 +116,23 @@ def spawn(
             stderr=subprocess.STDOUT,
             start_new_session=True,
             pass_fds=pass_fds,
-            preexec_fn=die_with_parent,
+            preexec_fn=_dying_with(os.getpid()),
         )
     except OSError as error:
         raise HostError(f"cannot start {words[0]}: {error.strerror or error}") from error
+
+
+def _dying_with(parent: int) -> Callable[[], None]:
+    """What a child does before exec so that it does not outlive the harness."""
+
+    def die_with_parent() -> None:
+        # The kernel sends the signal when the parent's thread ends; the check closes the race of
+        # a parent that died before prctl ran.
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return die_with_parent
 
 
 def kill_group(child: "subprocess.Popen[str] | subprocess.Popen[bytes]") -> None:

@@ -19,6 +19,7 @@ import os
 import shutil
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,8 +33,7 @@ log = logging.getLogger(__name__)
 CACHE_VARIABLE = "TDHARNESS_CACHE"
 LOCK_TIMEOUT_S = 1800.0
 _SCHEMA = 1
-_NEW = ".new"
-_OLD = ".old"
+_TEMPORARY = ".temporary-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +151,14 @@ class Store:
         debs = tuple(debs)
         self.clear_temporaries(name)
         tree = self._tree(name, _digest(recipe, debs))
-        new = tree.with_name(_NEW)
-        new.mkdir(parents=True)
+        tree.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=tree.parent))
+        new = temporary / "new"
+        new.mkdir()
         facts = dict(fill(new))
         listing = _listing(new)
         if tree.exists():
-            tree.rename(tree.with_name(_OLD))
+            tree.rename(temporary / "old")
         new.rename(tree)
         _replace(_list_of(tree), listing)
         stamp = {
@@ -187,8 +189,8 @@ class Store:
 
     def clear_temporaries(self, name: str) -> None:
         """Remove what a killed process left; nobody else has temporaries, the lock is held."""
-        for left in (_NEW, _OLD):
-            remove_tree(self.root / "entries" / name / left)
+        for left in (self.root / "entries" / name).glob(f"{_TEMPORARY}*"):
+            remove_tree(left)
 
     def _prune(self, name: str, keep: set[str]) -> None:
         for path in (self.root / "entries" / name).iterdir():
@@ -235,8 +237,11 @@ def remove_tree(path: Path) -> None:
     if not path.exists():
         return
     for directory, _, _ in os.walk(path):
-        os.chmod(directory, 0o700)  # noqa: PTH101 - os.walk gives strings
-    shutil.rmtree(path)
+        with contextlib.suppress(OSError):
+            os.chmod(directory, 0o700)  # noqa: PTH101 - os.walk gives strings
+    # A child of a process that was killed may still write here for a moment; what it leaves is
+    # temporary, and removed the next time.
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def sha256_of(path: Path) -> str:

@@ -51,6 +51,16 @@ def provide(recipe: Recipe, store: Store, *, refresh: bool = False) -> Entry:
     entry = None if refresh else found(recipe, store)
     if entry:
         return entry
+    try:
+        return _make(recipe, store, refresh)
+    except OSError as error:
+        raise HostError(
+            f"cannot make the cache entry {recipe.name} in {store.root}: {error}",
+            hint="look at the free space and the rights of the cache directory: tdharness doctor",
+        ) from error
+
+
+def _make(recipe: Recipe, store: Store, refresh: bool) -> Entry:
     with store.lock(recipe.name):
         # another process may have made it while this one waited
         entry = found(recipe, store)

@@ -185,11 +185,11 @@ def test_maker_killed_half_way_leaves_no_half_entry(
     wait_for(tmp_path / "notes")
     maker.send_signal(signal.SIGKILL)
     maker.communicate()
-    assert (store.root / "entries/tool/.new").exists()
+    assert list((store.root / "entries/tool").glob(".temporary*"))
     assert store.find("tool", "recipe") == former
     made = make(store, NEWER)
     assert store.find("tool", "recipe") == made
-    assert not (store.root / "entries/tool/.new").exists()
+    assert not list((store.root / "entries/tool").glob(".temporary*"))
 
 
 def test_two_processes_make_an_entry_once(store: Store, tmp_path: Path) -> None:
