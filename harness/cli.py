@@ -72,48 +72,56 @@ def build_parser() -> argparse.ArgumentParser:
     def add(name: str, what: str) -> argparse.ArgumentParser:
         return commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
 
-    setup = add("setup", "fetch and build everything that a run needs")
-    setup.add_argument("--refresh", action="store_true", help="take newer packages where there are")
-    setup.add_argument(
-        "--kernel", default="stock", metavar="SERIES", help="stock or stock:7; default: stock"
-    )
+    _add_setup(add("setup", "fetch and build everything that a run needs"))
     doctor = add("doctor", "say what this machine has, what it is good for, and what is missing")
     doctor.add_argument("--json", action="store_true", help="for machines")
-    run = add("run", "boot a guest, run the workloads, judge")
-    _add_guest_options(run)
-    _add_runs(run)
-    run.add_argument(
+    _add_run(add("run", "boot a guest, run the workloads, judge"))
+    judge = add("judge", "judge a saved run again")
+    judge.add_argument("run", type=Path, metavar="DIR")
+    _add_verdict_options(judge)
+    events = add("events", "print a run's event stream")
+    events.add_argument("run", type=Path, metavar="DIR")
+    events.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_person(add("shell", "open a shell in a running guest over ssh"))
+    _add_person(add("console", "open the serial console of a running guest; Ctrl-] leaves"))
+    _add_bench(add("bench", "measure: interleaved boots, medians and ratios"))
+    return parser
+
+
+def _add_setup(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--refresh", action="store_true", help="take newer packages if there are")
+    parser.add_argument(
+        "--kernel", default="stock", metavar="SERIES", help="stock or stock:7; default: stock"
+    )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_guest_options(parser)
+    _add_runs(parser)
+    parser.add_argument(
         "--workload",
         action="append",
         choices=("conversion", "dma", "devices", "faults"),
         help="may be given more than once; default: conversion, dma and devices",
     )
-    run.add_argument("--strict", action="store_true", help="rules that only report fail, too")
-    run.add_argument("--keep", action="store_true", help="keep the guest until Ctrl-C")
-    _add_output(run)
-    judge = add("judge", "judge a saved run again")
-    judge.add_argument("run", type=Path, metavar="DIR")
-    judge.add_argument("--strict", action="store_true", help="rules that only report fail, too")
-    _add_output(judge)
-    events = add("events", "print a run's event stream")
-    events.add_argument("run", type=Path, metavar="DIR")
-    events.add_argument("--json", action="store_true", help="one JSON object a line")
-    for name, what in (
-        ("shell", "open a shell in a running guest over ssh"),
-        ("console", "open the serial console of a running guest; Ctrl-] leaves"),
-    ):
-        person = add(name, what)
-        person.add_argument("run", nargs="?", metavar="DIR", help="default: the newest that runs")
-        _add_runs(person)
-    bench = add("bench", "measure: interleaved boots, medians and ratios")
-    bench.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
-    bench.add_argument("--json", action="store_true", help="for machines")
-    _add_guest_options(bench)
-    _add_runs(bench)
-    return parser
+    parser.add_argument("--keep", action="store_true", help="keep the guest until Ctrl-C")
+    _add_verdict_options(parser)
 
 
-def _add_output(parser: argparse.ArgumentParser) -> None:
+def _add_person(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", nargs="?", metavar="DIR", help="default: the newest that runs")
+    _add_runs(parser)
+
+
+def _add_bench(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    _add_guest_options(parser)
+    _add_runs(parser)
+
+
+def _add_verdict_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--strict", action="store_true", help="rules that only report fail, too")
     parser.add_argument("--all", action="store_true", help="every finding and conversion")
     parser.add_argument("--json", action="store_true", help="the verdict, for machines")
 
