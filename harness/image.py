@@ -1,21 +1,15 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Builds the guest's initramfs from a recipe; the same inputs give the same file, made once."""
 
-import gzip
 import hashlib
 import io
-import logging
-import lzma
+import json
 import os
 import stat
 import tomllib
-import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-import zstandard
 from elftools.common.exceptions import ELFError
 from elftools.elf.dynamic import DynamicSegment
 from elftools.elf.elffile import ELFFile
@@ -24,8 +18,7 @@ from elftools.elf.segments import InterpSegment
 from harness.cpio import Entry, pack
 from harness.errors import BuildError
 from harness.kernel.base import Kernel
-
-log = logging.getLogger(__name__)
+from harness.kernel.modules import ModuleTree, Offsets, function_offsets
 
 RECIPE = Path(__file__).resolve().parents[1] / "guest-images" / "initramfs"
 
@@ -53,37 +46,55 @@ def build_initramfs(
 ) -> Path:
     """The initramfs for this kernel, read-only, in `cache_dir`; built only when it is not there.
 
+    Uncompressed: with gzip or zstd the guest boots no faster, and building takes longer.
+
     `guest_root` is a directory with Debian packages unpacked, `module` the test module, loaded
     last. Raises BuildError when an input is missing or cannot be read.
     """
     try:
         entries = list(_recipe_entries(recipe, guest_root))
-        entries += _module_entries(recipe, kernel, module)
+        modules = _module_entries(recipe, kernel, module)
     except (OSError, ELFError) as error:
         raise BuildError(f"cannot build the guest image for {kernel.release}: {error}") from error
-    archive = pack(entries)
-    return _store(archive, cache_dir)
-
-
-def _store(archive: bytes, cache_dir: Path) -> Path:
-    """Uncompressed: with gzip or zstd the guest boots no faster, and building takes longer."""
-    digest = hashlib.sha256(archive).hexdigest()[:16]
-    path = cache_dir / f"initramfs-{digest}.cpio"
-    if path.is_file() and path.stat().st_size == len(archive):
-        return path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    archive = pack([*entries, *modules])
+    path = cache_dir / f"initramfs-{hashlib.sha256(archive).hexdigest()[:16]}.cpio"
     try:
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(archive)
-        temporary.chmod(0o444)
-        temporary.replace(path)
+        if not (path.is_file() and path.stat().st_size == len(archive)):
+            _write(path, archive)
+        if not offsets_of(path).is_file():
+            _write(offsets_of(path), json.dumps(_offsets(modules), sort_keys=True).encode())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise BuildError(
             f"cannot write the guest image {path}: {error.strerror or error}",
             hint="free some space, or set another cache directory",
         ) from error
     return path
+
+
+def offsets_of(initrd: Path) -> Path:
+    """The file beside an image that says where functions are in its modules' sections.
+
+    JSON: offset by function by section by module.
+    """
+    return initrd.with_suffix(".offsets.json")
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Whole or not at all, and read-only."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.chmod(0o444)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _offsets(modules: Iterable[Entry]) -> dict[str, Offsets]:
+    files = [entry for entry in modules if entry.path.endswith(".ko")]
+    return {PurePosixPath(entry.path).stem: function_offsets(entry.data) for entry in files}
 
 
 def _recipe_entries(recipe: Path, guest_root: Path) -> Iterator[Entry]:
@@ -185,72 +196,3 @@ def _module_entries(recipe: Path, kernel: Kernel, module: Path | None) -> list[E
         entries.append(Entry.file(f"{_MODULE_DIRECTORY}/{module.name}", module.read_bytes()))
     listing = "".join(f"{entry.path}\n" for entry in entries)
     return [*entries, Entry.file(_MODULE_LIST, listing.encode())]
-
-
-@dataclass(frozen=True)
-class ModuleTree:
-    """The modules of a kernel, a directory lib/modules/<release>; None for a kernel without."""
-
-    path: Path | None
-
-    @cached_property
-    def _files(self) -> dict[str, Path]:
-        """Path by module name; the names of files may have a dash where modules have none."""
-        found = self.path.glob("kernel/**/*.ko*") if self.path else ()
-        return {file.name.split(".ko", 1)[0].replace("-", "_"): file for file in sorted(found)}
-
-    @cached_property
-    def _contents(self) -> dict[str, bytes]:
-        return {}
-
-    def content(self, name: str) -> bytes:
-        """A module, decompressed."""
-        if name not in self._contents:
-            path = self._files[name]
-            try:
-                self._contents[name] = decompress(path)
-            except (lzma.LZMAError, EOFError, zlib.error, zstandard.ZstdError, OSError) as error:
-                raise BuildError(f"cannot unpack the kernel module {path}: {error}") from error
-        return self._contents[name]
-
-    def load_order(self, names: Iterable[str]) -> list[str]:
-        """The modules and all that they depend on, dependencies first; unknown ones left out."""
-        order: list[str] = []
-        for name in names:
-            self._visit(name, order, ())
-        return order
-
-    def _visit(self, name: str, order: list[str], above: tuple[str, ...]) -> None:
-        if name in order or name in above:
-            return
-        if name not in self._files:
-            log.debug("module %s is built in or unknown to %s", name, self.path)
-            return
-        for dependency in module_depends(self.content(name)):
-            self._visit(dependency, order, (*above, name))
-        order.append(name)
-
-
-def module_depends(module: bytes) -> list[str]:
-    """Names of the modules that a module says it depends on."""
-    section = ELFFile(io.BytesIO(module)).get_section_by_name(".modinfo")
-    fields = section.data().split(b"\0") if section else []
-    for field in fields:
-        if field.startswith(b"depends="):
-            names = field.removeprefix(b"depends=").decode().split(",")
-            return [name.replace("-", "_") for name in names if name]
-    return []
-
-
-def decompress(path: Path) -> bytes:
-    """A kernel module as the kernel loads it, whatever the distribution packed it with."""
-    content = path.read_bytes()
-    match path.suffix:
-        case ".xz":
-            return lzma.decompress(content)
-        case ".gz":
-            return gzip.decompress(content)
-        case ".zst":
-            with zstandard.ZstdDecompressor().stream_reader(io.BytesIO(content)) as reader:
-                return reader.read()
-    return content

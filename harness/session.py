@@ -13,6 +13,7 @@ from typing import Any
 from harness import kernellog, live, shell
 from harness.errors import GuestError, HarnessError, MachineError
 from harness.events import Event, decode, slice_between
+from harness.image import offsets_of
 from harness.kernel.base import Kernel
 from harness.machine.base import MachineSpec
 from harness.machine.qemu import QemuMachine, check_space, remove_leftovers
@@ -97,7 +98,8 @@ class Guest:
             self.machine.agent.wait_ready(deadline.left_s())
         self.facts["timings"]["boot_s"] = round(deadline.elapsed_s(), 3)
         self._progress("reading the guest's symbols")
-        self.run.write_json(self.run.symbols_json, read_symbols(self.machine.agent))
+        symbols = read_symbols(self.machine.agent, offsets_of(self.plan.spec.initrd))
+        self.run.write_json(self.run.symbols_json, symbols)
         self._open_ssh()
         self._write_facts()
 

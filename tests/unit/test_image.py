@@ -2,6 +2,7 @@
 """The initramfs: its format, what is packed, and that the same inputs give the same file."""
 
 import gzip
+import json
 import lzma
 import shutil
 import stat
@@ -13,15 +14,9 @@ import zstandard
 from harness import proc
 from harness.cpio import Entry, pack
 from harness.errors import BuildError
-from harness.image import (
-    RECIPE,
-    GuestRoot,
-    ModuleTree,
-    build_initramfs,
-    decompress,
-    module_depends,
-)
+from harness.image import RECIPE, GuestRoot, build_initramfs, offsets_of
 from harness.kernel.base import Kernel
+from harness.kernel.modules import ModuleTree, decompress, function_offsets, module_depends
 from harness.testing import elf
 
 LOADER = "/lib64/ld-linux-x86-64.so.2"
@@ -164,6 +159,34 @@ def test_what_modinfo_says() -> None:
     assert module_depends(elf.program()) == []
 
 
+FUNCTIONS = {
+    ".text": {"one": 0, "two.cold": 0x40, "bad name": 4},
+    ".text.unlikely": {"three": 8},
+    ".init.text": {"init_module": 0},
+    ".data": {"no_code": 0},
+}
+
+
+def test_functions_of_a_module() -> None:
+    found = function_offsets(elf.kernel_module(["a"], FUNCTIONS))
+    assert found == {".text": {"one": 0, "two.cold": 0x40}, ".text.unlikely": {"three": 8}}
+    assert function_offsets(elf.program()) == {}
+
+
+def test_the_image_comes_with_the_offsets_in_its_modules(
+    guest_root: Path, kernel: Kernel, tmp_path: Path
+) -> None:
+    module = tmp_path / "tdharness.ko"
+    module.write_bytes(elf.kernel_module(functions=FUNCTIONS))
+    path = build_initramfs(guest_root, kernel, module, cache_dir=tmp_path / "cache")
+    offsets = json.loads(offsets_of(path).read_text())
+    assert offsets["tdharness"][".text"] == {"one": 0, "two.cold": 0x40}
+    assert offsets["virtio_net"] == {}
+    offsets_of(path).unlink()
+    build_initramfs(guest_root, kernel, module, cache_dir=tmp_path / "cache")
+    assert json.loads(offsets_of(path).read_text()) == offsets
+
+
 def test_all_compressions_are_undone(kernel: Kernel) -> None:
     assert kernel.modules
     for path in kernel.modules.glob("kernel/*/*"):
@@ -198,7 +221,7 @@ def test_the_same_inputs_give_the_same_file_once(
     assert build_initramfs(guest_root, kernel, None, cache_dir=cache) == first
     assert first.stat().st_mtime_ns == made.st_mtime_ns
     assert stat.S_IMODE(made.st_mode) == 0o444
-    assert [p.name for p in cache.iterdir()] == [first.name]
+    assert {p.name for p in cache.iterdir()} == {first.name, offsets_of(first).name}
     (guest_root / "bin/busybox").write_bytes(elf.program(["libc.so.6"]))
     assert build_initramfs(guest_root, kernel, None, cache_dir=cache) != first
 

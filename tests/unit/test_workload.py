@@ -190,45 +190,46 @@ def test_an_unknown_workload_is_named() -> None:
         steps_for(["sums"], cpus=2, td=True)
 
 
-MODULES = (
-    "tdharness 49152 0 - Live 0xffffffffc02fb000 (OE)\n"
-    "tsm 16384 1 tdx_guest, Live 0xffffffffc02ea000\n"
-    "bad line\n"
+SECTIONS = (
+    "6.12.95\n"
+    "ffffffff84a00000 T _text\n"
+    "tdharness/sections/.text:0xffffffffc02fb000\n"
+    "tdharness/sections/.text.unlikely:0xffffffffc02fd000\n"
+    "tdharness/sections/.exit.text:nonsense\n"
+    "tsm/sections/.text:0xffffffffc02ea000\n"
+    "../sections/.text:0xffffffffc02ea000\n"
 )
-KALLSYMS = (
-    "ffffffffc02fb010 t tdh_fault\t[tdharness]\n"
-    "ffffffffc02fb100 t \x1b[31mred\t[tdharness]\n"
-    "ffffffffc02fc000 d some_data\t[tdharness]\n"
-    "ffffffffc02ea020 T tsm_register\t[tsm]\n"
-    "ffffffffc02ea020 T stray\t[unknown]\n"
-)
+OFFSETS = {
+    "tdharness": {".text": {"tdh_fault": 0x10}, ".text.unlikely": {"tdh_fault.cold": 4}},
+    "other": {".text": {"elsewhere": 0}},
+}
 
 
-def guest(command: str) -> Answer:
-    if "uname" in command:
-        return 0, "6.12.95\n"
-    if "_text" in command:
-        return 0, "ffffffff84a00000 T _text\n"
-    return (0, MODULES) if "/proc/modules" in command else (0, KALLSYMS)
+def test_symbols_of_the_guest(tmp_path: Path) -> None:
+    offsets = tmp_path / "offsets"
+    offsets.write_text(json.dumps(OFFSETS))
+    symbols = read_symbols(FakeAgent(lambda c: (0, SECTIONS)), offsets)
+    assert symbols == {
+        "release": "6.12.95",
+        "text_base": 0xFFFFFFFF84A00000,
+        "modules": {
+            "tdharness": {
+                "base": 0xFFFFFFFFC02FB000,
+                "symbols": {
+                    "tdh_fault": 0xFFFFFFFFC02FB010,
+                    "tdh_fault.cold": 0xFFFFFFFFC02FD004,
+                },
+            },
+            "tsm": {"base": 0xFFFFFFFFC02EA000, "symbols": {}},
+        },
+    }
 
 
-def test_symbols_of_the_guest() -> None:
-    symbols = read_symbols(FakeAgent(guest))
-    assert symbols["release"] == "6.12.95"
-    assert symbols["text_base"] == 0xFFFFFFFF84A00000
-    assert set(symbols["modules"]) == {"tdharness", "tsm"}
-    module = symbols["modules"]["tdharness"]
-    assert module["base"] == 0xFFFFFFFFC02FB000
-    assert module["symbols"]["tdh_fault"] == 0xFFFFFFFFC02FB010
-    assert set(module["symbols"]) == {"tdh_fault"}
+HIDDEN = "6.12\n0000000000000000 T _text\nx/sections/.text:0x00000000\n"
 
 
-def test_a_guest_that_hides_its_addresses() -> None:
-    hidden = {"_text": "0000000000000000 T _text", "modules": "x 1 0 - Live 0x0000000000000000"}
-
-    def answer(command: str) -> Answer:
-        return 1, next((text for key, text in hidden.items() if key in command), "")
-
-    symbols = read_symbols(FakeAgent(answer))
+@pytest.mark.parametrize("output", ["", HIDDEN])
+def test_a_guest_that_hides_its_addresses(output: str) -> None:
+    symbols = read_symbols(FakeAgent(lambda c: (1, output)))
     assert symbols["text_base"] is None
     assert symbols["modules"] == {}
