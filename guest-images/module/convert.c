@@ -13,6 +13,10 @@
 
 #define CYCLES_MAX 1000
 
+#ifndef MAX_PAGE_ORDER /* in v6.8 and newer */
+#define MAX_PAGE_ORDER MAX_ORDER
+#endif
+
 /* A block of memory, a part of which is converted to and fro. */
 struct job {
 	struct tdh_touch touch;

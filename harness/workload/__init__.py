@@ -2,7 +2,7 @@
 """What a guest is made to do, as data, and the one that makes it."""
 
 from harness.workload.plan import WORKLOADS, Step, steps_for
-from harness.workload.runner import Agent, Record, run_step, run_steps
+from harness.workload.runner import Agent, Record, run_step
 from harness.workload.symbols import read_symbols
 
 __all__ = [
@@ -12,6 +12,5 @@ __all__ = [
     "Step",
     "read_symbols",
     "run_step",
-    "run_steps",
     "steps_for",
 ]

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Runs steps in a guest, each between marks, and writes down how each ended."""
+"""Runs a step in a guest, between its marks, and writes down how it ended."""
 
 import re
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,23 +61,12 @@ class Record:
         }
 
 
-def run_steps(
-    agent: Agent, steps: Iterable[Step], run_dir: RunDir, *, first_mark: int | None = 1
-) -> tuple[Record, ...]:
-    """Run steps in order, marked `first_mark` and up; without marks when that is None.
-
-    A step that fails is data and the next one runs. Raises what the agent raises when a command
-    does not end or the guest is lost; the step it happened in is written down before.
-    """
-    records: list[Record] = []
-    for number, step in enumerate(steps):
-        mark = None if first_mark is None else first_mark + number
-        records.append(run_step(agent, step, run_dir, mark=mark))
-    return tuple(records)
-
-
 def run_step(agent: Agent, step: Step, run_dir: RunDir, *, mark: int | None) -> Record:
-    """Run one step and append it to the run's steps.jsonl. Raises as run_steps()."""
+    """Run one step between marks, or without when `mark` is None; one line of steps.jsonl.
+
+    A step that fails is data. Raises what the agent raises when the command does not end or the
+    guest is lost; the line is written before.
+    """
     start_s = time.monotonic()
     try:
         rc, output = agent.run(marked(step.command, mark), step.timeout_s)

@@ -3,7 +3,7 @@
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from harness import proc
 from harness.errors import ConfigError, GuestError
 from harness.rundir import RunDir
 from harness.steps import parse_steps
-from harness.workload import WORKLOADS, Step, read_symbols, run_steps, steps_for
+from harness.workload import WORKLOADS, Agent, Record, Step, read_symbols, run_step, steps_for
 from harness.workload.runner import MARK_FAILED, OUTPUT_MAX, bounded, marked, parse_dma
 
 Answer = tuple[int, str] | Exception
@@ -44,10 +44,14 @@ def written(run_dir: RunDir) -> list[dict[str, object]]:
     return [json.loads(line) for line in run_dir.steps.read_text().splitlines()]
 
 
+def run_steps(agent: Agent, steps: Iterable[Step], run_dir: RunDir, mark: int = 1) -> list[Record]:
+    return [run_step(agent, step, run_dir, mark=mark + i) for i, step in enumerate(steps)]
+
+
 def test_each_step_runs_between_its_marks_and_is_written_down(run_dir: RunDir) -> None:
     agent = FakeAgent(lambda command: (0, "ok\n"))
     steps = (Step(name="a", command="tdh a"), Step(name="b", command="tdh b"))
-    records = run_steps(agent, steps, run_dir, first_mark=5)
+    records = run_steps(agent, steps, run_dir, mark=5)
     assert [r.ok for r in records] == [True, True]
     for number, command in zip((5, 6), agent.commands, strict=True):
         begin, end = f"tdh mark kind=1 id={number} ", f"tdh mark kind=2 id={number} "
