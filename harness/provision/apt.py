@@ -78,8 +78,11 @@ def mirror() -> str:
     if named:
         return named
     fields = "$(REPO_URI) $(RELEASE) $(COMPONENT)"
+    # A fresh machine has no package lists yet, and without the option apt leaves out what it has
+    # no list of.
+    words = ["indextargets", "--no-release-info", "--format", fields, "Identifier: Packages"]
     targets = proc.run(
-        ["apt-get", "indextargets", "--format", fields, "Identifier: Packages"],
+        ["apt-get", *words],
         timeout_s=_RESOLVE_TIMEOUT_S,
         check=False,
         hint="the stock kernel and QEMU come as Debian packages: use a Debian machine",

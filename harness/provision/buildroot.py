@@ -104,7 +104,8 @@ def namespaces() -> tuple[str, ...]:
         result = proc.run(argv, timeout_s=_TRIAL_TIMEOUT_S, check=False, hint="install util-linux")
         if result.returncode == 0:
             return way
-        words = (result.stderr.strip().splitlines() or ["no word"])[-1]
+        # root's own way comes first, and its failure says more than that of the way round it
+        words = words or (result.stderr.strip().splitlines() or ["no word"])[-1]
     raise HostError(f"no mount namespace, so nothing can be built: {words}", hint=mend())
 
 

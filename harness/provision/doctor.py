@@ -137,20 +137,20 @@ def _qemu(store: Store) -> Iterator[Check]:
     refusal = accel.refusal(found, "tcg")
     text = f"{found.version}, {found.origin}"
     yield Check("QEMU", text if not refusal else f"{text}: {refusal}", good_for, not refusal, SETUP)
-    yield _kvm(found)
+    yield kvm(found)
 
 
-def _kvm(found: qemu.Qemu) -> Check:
+def kvm(found: qemu.Qemu, node: Path = Path("/dev/kvm")) -> Check:
+    """Whether this QEMU runs a guest on KVM; the node alone says little."""
     good_for = "plain VMs at full speed"
     mend = "a machine with hardware virtualization; the stub does without"
-    node = Path("/dev/kvm")
     if not node.exists():
-        return Check("KVM", "no /dev/kvm", good_for, False, mend, needed=False)
+        return Check("KVM", f"no {node}", good_for, False, mend, needed=False)
     if not os.access(node, os.R_OK | os.W_OK):
         mend = f"as root: adduser {os.environ.get('USER', '<user>')} kvm, then log in again"
-        return Check("KVM", "/dev/kvm is not open to you", good_for, False, mend, needed=False)
+        return Check("KVM", f"{node} is not open to you", good_for, False, mend, needed=False)
     refusal = accel.refusal(found, "kvm")
-    words = f"/dev/kvm is there, but {refusal}" if refusal else "ran a guest"
+    words = f"{node} is there, but {refusal}" if refusal else "ran a guest"
     return Check("KVM", words, good_for, not refusal, mend, needed=False)
 
 

@@ -2,15 +2,17 @@
 """What doctor says of a machine, with and without the parts."""
 
 import io
+import os
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from harness.errors import HostError
-from harness.provision import apt, buildroot, doctor
+from harness.provision import accel, apt, buildroot, doctor
 from harness.provision.cache import Store
 from harness.provision.doctor import Check
+from harness.provision.qemu import Qemu
 
 GOOD = Check("part", "version 1", "everything", True, "install it")
 BAD = Check("part", "none", "everything", False, "apt-get install part")
@@ -90,3 +92,34 @@ def test_what_the_stub_does_without_is_not_needed(bare: dict[str, Check]) -> Non
 def test_this_machine_runs_python_and_has_memory(bare: dict[str, Check]) -> None:
     assert bare["Python"].ok
     assert "MB free" in bare["memory"].found
+
+
+QEMU = Qemu(("qemu",), {}, "11.1.3", "test")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "ok", "words"),
+    [(None, True, "ran a guest"), ("it hung", False, "is there, but it hung")],
+)
+def test_kvm_is_judged_by_a_guest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refusal: str | None, ok: bool, words: str
+) -> None:
+    monkeypatch.setattr(accel, "refusal", lambda qemu, name: refusal)
+    node = tmp_path / "kvm"
+    node.touch()
+    check = doctor.kvm(QEMU, node)
+    assert (check.ok, check.needed) == (ok, False)
+    assert check.found.endswith(words)
+
+
+def test_kvm_that_is_not_there_or_not_open_is_not_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accel, "refusal", lambda qemu, name: pytest.fail("a guest was tried"))
+    node = tmp_path / "kvm"
+    assert doctor.kvm(QEMU, node).found == f"no {node}"
+    node.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    check = doctor.kvm(QEMU, node)
+    assert not check.ok
+    assert str(check.mend).startswith("as root: adduser ")
