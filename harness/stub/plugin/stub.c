@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 
 #include "access.h"
 #include "track.h"
@@ -165,6 +166,8 @@ static void on_vcpu_init(unsigned vcpu, void *unused)
         g_error("tdstub: vCPU %u, but vcpus=%u was given", vcpu, stub.vcpu_count);
     }
     v = &stub.vcpus[vcpu];
+    /* This thread sleeps for the vCPU's HLT: the default slack of 50 us would double that. */
+    prctl(PR_SET_TIMERSLACK, 1000);
     vcpu_init(v, vcpu);
     v->cr0 = vcpu_get(v, REG_CR0);
     v->cr3 = vcpu_get(v, REG_CR3);

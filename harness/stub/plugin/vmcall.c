@@ -13,8 +13,12 @@
 /* R10 of a marker: "TDH". The other R10 != 0 calls are a VMM's own, and this VMM has none. */
 #define VENDOR_MARK 0x544448ull
 #define QUOTE_UNAVAILABLE 0x8000000000000001ull
-/* An idle vCPU asks again at once: sleep longer each time until it has had something to do. */
-enum { HLT_FIRST_US = 20, HLT_MOST_US = 400, HLT_BUSY_US = 50, FATAL_SLEEP_US = 200000 };
+/*
+ * An idle vCPU asks again at once: sleep longer each time until it has had something to do. The
+ * longest sleep is what an interrupt may be late by, so it grows with the number of vCPUs only,
+ * whose polling costs the host's time.
+ */
+enum { HLT_FIRST_US = 10, HLT_MOST_US_PER_VCPU = 40, HLT_BUSY_US = 50, FATAL_SLEEP_US = 200000 };
 
 typedef struct Vmcall {
     Call *call;
@@ -50,8 +54,9 @@ static void hlt(Vmcall *m)
     if (stub.single) {
         return;
     }
-    v->hlt_us =
-        now_us - v->hlt_end_us > HLT_BUSY_US ? HLT_FIRST_US : MIN(2 * v->hlt_us, HLT_MOST_US);
+    v->hlt_us = now_us - v->hlt_end_us > HLT_BUSY_US
+                    ? HLT_FIRST_US
+                    : MIN(2 * v->hlt_us, HLT_MOST_US_PER_VCPU * stub.vcpu_count);
     usleep(v->hlt_us);
     v->hlt_end_us = g_get_monotonic_time();
 }
