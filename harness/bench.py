@@ -20,7 +20,7 @@ from harness import proc
 from harness.machine.qemu import QemuMachine
 from harness.prepare import Request, prepare
 from harness.rundir import RunDir
-from harness.session import Plan, Progress, user_space_s
+from harness.session import USER_SPACE, Plan, Progress, user_space_s
 from harness.timeouts import Deadline
 
 _BOOT_TIMEOUT_S = 300.0
@@ -103,9 +103,7 @@ def boot_s(plan: Plan, runs: Path) -> float:
     deadline = Deadline(_BOOT_TIMEOUT_S)
     try:
         machine.start()
-        machine.console.wait_for(
-            ["tdharness: user space"], deadline.left_s(), lambda: machine.alive()
-        )
+        machine.console.wait_for(USER_SPACE, "user space", deadline.left_s(), machine.alive)
         return deadline.elapsed_s()
     finally:
         machine.stop()

@@ -109,6 +109,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _keep(guest: "Guest", progress: Progress) -> None:
+    guest.let_end()
     progress.say(f"the guest runs: tdharness shell {guest.run.path}; Ctrl-C ends it")
     try:
         while not guest.machine.wait(1.0):

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import GuestError, MachineError
+from harness.text import printable
 from harness.timeouts import Deadline
 
 if TYPE_CHECKING:
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
 
 _POLL_S = 0.05
 _TAIL_BYTES = 16 << 10
-# What pexpect searches, however much the guest prints.
+_PIECE_BYTES = 1 << 20
+MOST_LINE_CHARACTERS = 4096
+# What pexpect searches, and what it is fed in one session: a flood must not fill our memory.
 _WINDOW_BYTES = 64 << 10
+MOST_SESSION_BYTES = 8 << 20
 
 
 class Console:
@@ -32,50 +36,57 @@ class Console:
         self.socket_path = socket_path
         self.log_path = log_path
 
+    def size(self) -> int:
+        """Bytes of the log."""
+        try:
+            return self.log_path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def tail(self, lines: int = 3) -> str:
         """The last lines of the log that hold more than blanks, at most 300 characters each."""
-        try:
-            with self.log_path.open("rb") as file:
-                file.seek(0, 2)
-                file.seek(max(0, file.tell() - _TAIL_BYTES))
-                text = file.read().decode(errors="replace")
-        except FileNotFoundError:
-            return ""
-        kept = [line.strip()[:300] for line in text.splitlines() if line.strip()]
+        text = self._read(max(0, self.size() - _TAIL_BYTES), _TAIL_BYTES).decode(errors="replace")
+        kept = [printable(line.strip(), 300) for line in text.splitlines() if line.strip()]
         return "\n".join(kept[-lines:])
 
     def wait_for(
-        self, patterns: list[str], timeout_s: float, alive: Callable[[], bool]
-    ) -> re.Match[str] | None:
-        """The first match of a pattern in a line of the log, None when time is out.
+        self, pattern: str, what: str, timeout_s: float, alive: Callable[[], bool]
+    ) -> re.Match[str]:
+        """The first match of a pattern in a line of the log.
 
-        The log is read once as it grows, in pieces of bounded size. Raises MachineError when
-        QEMU ends first.
+        The log is read once as it grows, in pieces of bounded size. Raises GuestError, naming
+        `what` was waited for, when time is out, MachineError when QEMU ends first.
         """
         deadline = Deadline(timeout_s)
-        wanted = re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
+        wanted = re.compile(pattern)
         offset, rest = 0, ""
         while True:
             running = alive()
-            piece = self._read_from(offset)
+            piece = self._read(offset, _PIECE_BYTES)
             offset += len(piece)
-            *lines, rest = (rest[-4096:] + piece.decode(errors="replace")).split("\n")
+            *lines, rest = (rest + piece.decode(errors="replace")).split("\n")
+            rest = rest[-MOST_LINE_CHARACTERS:]
             for line in lines:
                 if found := wanted.search(line):
                     return found
-            if piece:
-                continue
-            if not running:
-                raise MachineError(f"QEMU ended after {deadline.elapsed_s():.1f} s of waiting")
+            if not piece and not running:
+                raise MachineError(
+                    f"QEMU ended {deadline.elapsed_s():.1f} s into the wait for {what}"
+                )
             if deadline.expired():
-                return None
-            time.sleep(_POLL_S)
+                last = self.tail(1) or "nothing was printed"
+                raise GuestError(
+                    f"the console showed no {what} within {timeout_s:.0f} s; its last line: {last}",
+                    log=self.log_path,
+                )
+            if not piece:
+                time.sleep(min(_POLL_S, deadline.left_s()))
 
-    def _read_from(self, offset: int) -> bytes:
+    def _read(self, offset: int, size: int) -> bytes:
         try:
             with self.log_path.open("rb") as file:
                 file.seek(offset)
-                return file.read(1 << 20)
+                return file.read(size)
         except FileNotFoundError:
             return b""
 
@@ -83,19 +94,12 @@ class Console:
     def attach(self, timeout_s: float = 10.0) -> Iterator["fdspawn[str]"]:
         """A pexpect session on the console; `timeout_s` is its default for expect().
 
-        Raises MachineError when QEMU is gone or someone else is attached.
+        The session ends, as if QEMU had, when the guest prints more than MOST_SESSION_BYTES.
+        Raises MachineError when QEMU is gone.
         """
-        from pexpect.fdpexpect import fdspawn
-
         end = self.connect()
         try:
-            yield fdspawn(
-                end.fileno(),
-                timeout=int(timeout_s),
-                searchwindowsize=_WINDOW_BYTES,
-                encoding="utf-8",
-                codec_errors="replace",
-            )
+            yield _session(end, timeout_s)
         finally:
             end.close()
 
@@ -113,12 +117,56 @@ class Console:
         return end
 
 
+def _session(end: socket.socket, timeout_s: float) -> "fdspawn[str]":
+    import pexpect
+    from pexpect.fdpexpect import fdspawn
+
+    # Not generic at run time.
+    class Bounded(fdspawn):  # type: ignore[type-arg]
+        left = MOST_SESSION_BYTES
+
+        def send(self, s: str | bytes) -> int:
+            try:
+                return super().send(s)
+            except OSError as error:
+                raise MachineError(f"the console has ended: {error.strerror}") from error
+
+        def read_nonblocking(self, size: int = 1, timeout: float | None = -1) -> str:
+            try:
+                data: str = super().read_nonblocking(size, timeout)
+            except OSError as error:
+                raise pexpect.EOF(f"the console has ended: {error.strerror}") from error
+            self.left -= len(data)
+            if self.left < 0:
+                raise pexpect.EOF(f"the guest printed more than {MOST_SESSION_BYTES >> 20} MiB")
+            return data
+
+    return Bounded(
+        end.fileno(),
+        timeout=timeout_s,
+        searchwindowsize=_WINDOW_BYTES,
+        encoding="utf-8",
+        codec_errors="replace",
+    )
+
+
 def expect(spawn: "fdspawn[str]", pattern: str, what: str) -> str:
-    """What stood before the pattern. Raises GuestError, naming what was waited for."""
+    """What stood before the pattern.
+
+    Raises GuestError, naming what was waited for, MachineError when the session ended.
+    """
     import pexpect
 
+    deadline = Deadline(float(spawn.timeout or 0.0))
     try:
         spawn.expect(pattern)
-    except (pexpect.TIMEOUT, pexpect.EOF) as error:
-        raise GuestError(f"the console showed no {what} within {spawn.timeout} s") from error
+    except pexpect.TIMEOUT as error:
+        raise GuestError(
+            f"the console showed no {what} within {deadline.timeout_s:.1f} s"
+        ) from error
+    except pexpect.EOF as error:
+        raise MachineError(
+            f"the console ended {deadline.elapsed_s():.1f} s into the wait for {what}",
+            hint="QEMU has ended, or the guest flooded its console",
+        ) from error
     return str(spawn.before)

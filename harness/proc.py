@@ -8,14 +8,17 @@ import os
 import shlex
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, TypeVar
 
 from harness.errors import BuildError, HostError
 from harness.timeouts import Deadline
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
@@ -106,7 +109,8 @@ def spawn(
     """
     words = [os.fspath(word) for word in argv]
     log.debug("spawn: %s", pasteable(words))
-    try:
+
+    def start() -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             words,
             cwd=cwd,
@@ -118,8 +122,31 @@ def spawn(
             pass_fds=pass_fds,
             preexec_fn=_dying_with(os.getpid()),
         )
+
+    try:
+        return _on_lasting_thread(start)
     except OSError as error:
         raise HostError(f"cannot start {words[0]}: {error.strerror or error}") from error
+
+
+def _on_lasting_thread(start: Callable[[], T]) -> T:
+    """Call `start` on a thread that lives as long as the process.
+
+    A child is told of the death of the thread that started it, not of the process.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return start()
+    done: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            done.set_result(start())
+        except BaseException as error:
+            done.set_exception(error)
+        threading.Event().wait()
+
+    threading.Thread(target=work, name="keeper of a child", daemon=True).start()
+    return done.result()
 
 
 def _dying_with(parent: int) -> Callable[[], None]:

@@ -8,53 +8,74 @@ a line, from the moment of the connection.
 import asyncio
 import contextlib
 import json
+import logging
 import socket
 import threading
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qemu.qmp import EventListener, QMPClient, QMPError
+from qemu.qmp import EventListener, Message, QMPClient, QMPError
 
 from harness.errors import MachineError
+from harness.text import printable
 from harness.timeouts import Deadline
 
 T = TypeVar("T")
 MOST_EVENTS_LOGGED = 10_000
+_CLOSE_TIMEOUT_S = 2.0
+# The client logs what it also raises; without a handler Python would print it to stderr.
+logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 
 class Qmp:
     """One connection to one QEMU, over one end of a socket pair."""
 
     def __init__(self, end: socket.socket, log_path: Path, *, timeout_s: float) -> None:
-        """Connect and negotiate. Raises MachineError when QEMU does not answer in time."""
+        """Connect and negotiate; `end` is closed with the connection.
+
+        Raises MachineError when QEMU does not answer in time, or ends.
+        """
+        self._end = end
         self._log_path = log_path
+        self._logged = 0
+        # why QEMU ends or ended, in QMP's words: "guest-panic", "host-qmp-quit"...
+        self.shutdown_reason: str | None = None
+        self._client = QMPClient("tdharness")
+        self._follower: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="qmp", daemon=True)
         self._thread.start()
-        self._client = QMPClient("tdharness")
-        self._logged = 0
-        self._follower: asyncio.Task[None] | None = None
         try:
-            self._call(self._open(end), timeout_s, "connect")
+            self._call(self._open(), timeout_s, "connection")
         except BaseException:
             self.close()
             raise
 
-    async def _open(self, end: socket.socket) -> None:
+    async def _open(self) -> None:
         listener = EventListener()
         self._client.register_listener(listener)
-        await self._client.connect(end)
+        await self._client.connect(self._end)
         self._follower = asyncio.create_task(self._follow(listener))
 
     async def _follow(self, listener: EventListener) -> None:
         async for event in listener:
-            if self._logged < MOST_EVENTS_LOGGED:
-                self._logged += 1
-                with self._log_path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(dict(event)) + "\n")
+            self._note(event)
+
+    def _note(self, event: Message) -> None:
+        data = event.get("data")
+        if event.get("event") == "SHUTDOWN" and isinstance(data, Mapping):
+            self.shutdown_reason = printable(str(data.get("reason")), 40)
+        if self._logged < MOST_EVENTS_LOGGED:
+            self._logged += 1
+            # A full disk costs the log, not the connection.
+            with contextlib.suppress(OSError), self._log_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(dict(event)) + "\n")
 
     def _call(self, work: Coroutine[Any, Any, T], timeout_s: float, what: str) -> T:
+        if self._loop.is_closed():
+            work.close()
+            raise MachineError(f"no QMP {what}: the connection is closed")
         deadline = Deadline(timeout_s)
         future = asyncio.run_coroutine_threadsafe(work, self._loop)
         try:
@@ -62,11 +83,11 @@ class Qmp:
         except TimeoutError as error:
             future.cancel()
             raise MachineError(
-                f"QEMU did not answer QMP {what} within {deadline.elapsed_s():.1f} s"
+                f"QEMU gave no answer to QMP {what} within {deadline.elapsed_s():.1f} s"
             ) from error
         except (QMPError, OSError, EOFError) as error:
             raise MachineError(
-                f"QMP {what} failed after {deadline.elapsed_s():.1f} s: {error}"
+                f"QMP {what} failed after {deadline.elapsed_s():.1f} s: {printable(str(error))}"
             ) from error
 
     def execute(
@@ -86,14 +107,19 @@ class Qmp:
         if self._loop.is_closed():
             return
         with contextlib.suppress(MachineError):
-            self._call(self._shut(), 2.0, "disconnect")
+            self._call(self._shut(), _CLOSE_TIMEOUT_S, "end of the connection")
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(2.0)
+        self._thread.join(_CLOSE_TIMEOUT_S)
         if not self._thread.is_alive():
             self._loop.close()
+        self._end.close()
 
     async def _shut(self) -> None:
-        with contextlib.suppress(QMPError, OSError, EOFError):
+        # What ended the connection is raised anew here, protocol errors of any kind.
+        with contextlib.suppress(Exception):
             await self._client.disconnect()
+        # The last events may still be queued for the follower.
+        await asyncio.sleep(0)
         if self._follower:
             self._follower.cancel()
+            await asyncio.wait([self._follower])

@@ -5,10 +5,24 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-from harness.errors import ConfigError
+from harness.errors import ConfigError, HostError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turns what the file system refuses into a HostError that names `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise HostError(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="free some space, or name another place for the runs",
+        ) from error
 
 
 class RunDir:
@@ -19,10 +33,11 @@ class RunDir:
 
     @classmethod
     def create(cls, base: Path, scenario: str) -> "RunDir":
-        """Make a new directory below `base`; never reuses one."""
+        """Make a new directory below `base`; never reuses one. Raises HostError."""
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         path = base / f"{stamp}-{scenario}-{secrets.token_hex(3)}"
-        path.mkdir(parents=True)
+        with writing(path):
+            path.mkdir(parents=True)
         return cls(path)
 
     @classmethod
@@ -87,17 +102,37 @@ class RunDir:
         return self.path / "report.html"
 
     @property
+    def diagnosis(self) -> Path:
+        """What QEMU told of a guest that failed; only there when one did."""
+        return self.path / "diagnosis"
+
+    @property
     def reproduce(self) -> Path:
         """An executable script that repeats the run."""
         return self.path / "reproduce"
 
     def write_json(self, path: Path, data: Any) -> None:
-        """Write JSON so that a reader sees the old file or the new one, never a half."""
+        """Write JSON so that a reader sees the old file or the new one, never a half.
+
+        Raises HostError, as all that writes does.
+        """
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
-        temporary.replace(path)
+        with writing(path):
+            temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
+            temporary.replace(path)
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write a text that only people read."""
+        with writing(path):
+            # File names may hold anything.
+            path.write_text(text, encoding="utf-8", errors="surrogateescape")
+
+    def open_log(self, path: Path) -> IO[bytes]:
+        """A new file for the output of a program."""
+        with writing(path):
+            return path.open("wb")
 
     def append_step(self, step: dict[str, Any]) -> None:
         """Add one line to steps.jsonl."""
-        with self.steps.open("a", encoding="utf-8") as file:
+        with writing(self.steps), self.steps.open("a", encoding="utf-8") as file:
             file.write(json.dumps(step, sort_keys=True) + "\n")

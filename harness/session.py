@@ -3,33 +3,41 @@
 
 import base64
 import shlex
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness import kernellog, live, shell
-from harness.errors import GuestError, HarnessError, MachineError
+from harness.agent import AgentResult
+from harness.errors import GuestError, HarnessError, HostError, MachineError
 from harness.events import Event, decode, slice_between
 from harness.image import offsets_of
 from harness.kernel.base import Kernel
-from harness.machine.base import MachineSpec
-from harness.machine.qemu import QemuMachine, check_space, remove_leftovers
+from harness.machine.base import Ending, Machine, MachineSpec, slowness
+from harness.machine.private import remove_leftovers
+from harness.machine.qemu import QemuMachine
 from harness.provision.qemu import Qemu
-from harness.rundir import RunDir
+from harness.rundir import RunDir, writing
+from harness.text import printable
 from harness.timeouts import Deadline
 from harness.workload import Record, Step, read_symbols, run_step
 
 RUN_BYTES = 256 << 20
+USER_SPACE = "tdharness: user space"
 _SSH_TIMEOUT_S = 60.0
+_MARK_TIMEOUT_S = 30.0
+_ALIVE_TIMEOUT_S = 10.0
+_DEATH_TIMEOUT_S = 5.0
 Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """All that a run is made of."""
+    """All that a run is made of. Timeouts are for a guest of two vCPUs, slower ones get more."""
 
     spec: MachineSpec
     kernel: Kernel
@@ -38,6 +46,8 @@ class Plan:
     # words behind `tdharness` that repeat the run
     repeat: tuple[str, ...] = ("run",)
     boot_timeout_s: float = 180.0
+    # of the console, before user space: a guest that hangs need not be waited for so long
+    silence_timeout_s: float = 60.0
 
 
 @dataclass(slots=True)
@@ -54,14 +64,17 @@ class Guest:
     """A running guest and its run directory; end it with stop(), whatever happened."""
 
     def __init__(self, plan: Plan, runs: Path, progress: Progress) -> None:
-        check_space(_existing(runs), RUN_BYTES)
+        check_space(runs, RUN_BYTES)
         remove_leftovers()
         self.plan = plan
         self.run = RunDir.create(runs, plan.scenario)
-        self.machine = QemuMachine(plan.spec, plan.qemu, self.run)
+        self.machine: Machine = QemuMachine(plan.spec, plan.qemu, self.run)
         self._progress = progress
+        self._slowness = slowness(plan.spec)
         self._next_mark = 1
         self._host_key = ""
+        self._may_end = False
+        self._stopped = False
         self.facts: dict[str, Any] = {
             "schema": 1,
             "scenario": plan.scenario,
@@ -90,31 +103,34 @@ class Guest:
         self._write_facts()
         self._write_reproduce()
         self._progress("starting QEMU")
-        deadline = Deadline(self.plan.boot_timeout_s)
+        deadline = Deadline(self.plan.boot_timeout_s * self._slowness)
         self.facts["timings"]["exec_unix_s"] = time.time()
-        self.machine.start()
-        self._progress(f"booting {self.plan.kernel.release}")
         with self._blame("boot"):
+            self.machine.start()
+            self._progress(f"booting {self.plan.kernel.release}")
+            self.machine.most_silence_s = self.plan.silence_timeout_s * self._slowness
             self.machine.agent.wait_ready(deadline.left_s())
-        self.facts["timings"]["boot_s"] = round(deadline.elapsed_s(), 3)
-        self._progress("reading the guest's symbols")
-        symbols = read_symbols(self.machine.agent, offsets_of(self.plan.spec.initrd))
-        self.run.write_json(self.run.symbols_json, symbols)
-        self._open_ssh()
+            self.machine.most_silence_s = None
+            self.facts["timings"]["boot_s"] = round(deadline.elapsed_s(), 3)
+            self._progress("reading the guest's symbols")
+            symbols = read_symbols(self.machine.agent, offsets_of(self.plan.spec.initrd))
+            self.run.write_json(self.run.symbols_json, symbols)
+            self._open_ssh()
         self._write_facts()
 
     def _open_ssh(self) -> None:
         """Put the run's key into the guest, and pin the guest's."""
         key_path = self.machine.private / "key"
-        public = shell.make_key(key_path)
+        with writing(key_path):
+            public = shell.make_key(key_path)
         encoded = base64.b64encode(public.encode()).decode()
         put = (
             f"echo {shlex.quote(encoded)} | base64 -d > /root/.ssh/authorized_keys"
             " && chmod 600 /root/.ssh/authorized_keys && cat /etc/dropbear/host_key.pub"
         )
-        rc, output = self.machine.agent.run(put, _SSH_TIMEOUT_S)
+        rc, output = self.machine.agent.run(put, _SSH_TIMEOUT_S * self._slowness)
         if rc:
-            raise GuestError(f"the guest did not take the ssh key: {output.strip()[-200:]}")
+            raise GuestError(f"the guest did not take the ssh key: {printable(output.strip())}")
         self._host_key = output.strip()
         live.announce(
             self.run,
@@ -130,7 +146,7 @@ class Guest:
             self.machine.ssh_port,
             self.machine.private / "key",
             shell.parse_host_key(self._host_key),
-            timeout_s=_SSH_TIMEOUT_S,
+            timeout_s=_SSH_TIMEOUT_S * self._slowness,
         )
 
     def alive(self) -> bool:
@@ -138,9 +154,14 @@ class Guest:
         if not self.machine.alive():
             return False
         try:
-            return self.machine.agent.run("true", 10.0).rc == 0
+            return self.machine.agent.run("true", _ALIVE_TIMEOUT_S * self._slowness).rc == 0
         except HarnessError:
             return False
+
+    def sh(self, command: str, timeout_s: float) -> AgentResult:
+        """Run a line of shell in the guest. Raises GuestError, MachineError."""
+        with self._blame(printable(command, 80)):
+            return self.machine.agent.run(command, timeout_s * self._slowness)
 
     def next_mark(self) -> int:
         """An id for the marks around something, used once per run."""
@@ -150,6 +171,7 @@ class Guest:
     def run_step(self, step: Step) -> Record:
         """Run one step between marks. Raises GuestError, MachineError."""
         self._progress(step.name)
+        step = replace(step, timeout_s=step.timeout_s * self._slowness)
         with self._blame(step.name):
             return run_step(self.machine.agent, step, self.run, mark=self.next_mark())
 
@@ -174,9 +196,9 @@ class Guest:
         part.log = kernellog.slice_between(self.run.console_log.read_bytes(), part.mark)
 
     def _mark(self, kind: int, mark: int) -> None:
-        rc, output = self.machine.agent.run(f"tdh mark kind={kind} id={mark}", 30.0)
+        rc, output = self.sh(f"tdh mark kind={kind} id={mark}", _MARK_TIMEOUT_S)
         if rc:
-            raise GuestError(f"the guest could not set a mark: {output.strip()[-200:]}")
+            raise GuestError(f"the guest could not set a mark: {printable(output.strip())}")
 
     def events_of(self, mark: int) -> tuple[Event, ...]:
         """The events between the marks of this id; none for a plain VM. Raises EvidenceError."""
@@ -186,51 +208,80 @@ class Guest:
 
     @contextmanager
     def _blame(self, phase: str) -> Iterator[None]:
-        """Tell a guest that ended by itself from a QEMU that failed, and note which it was."""
+        """Tell a guest that failed from a QEMU that did, note which it was, and say so."""
         try:
             yield
         except GuestError as error:
-            self.note_guest_failure(f"{phase}: {error.message}")
-            raise
+            if self.machine.alive():
+                self.run.write_text(self.run.diagnosis, self.machine.diagnose())
+            raise self._guest_failed(f"{phase}: {error.message}", error) from error
         except MachineError as error:
-            if not self.machine.wait(5.0) or self.machine.exit_code != 0:
-                raise
-            # -no-reboot: a panic or a reboot ends QEMU in good order.
-            last = self.machine.console.tail(1) or "nothing was printed"
-            failure = f"the guest ended during {phase}; its last line: {last}"
-            self.note_guest_failure(failure)
-            raise GuestError(failure, log=self.run.console_log) from error
+            self.machine.wait(_DEATH_TIMEOUT_S)
+            ending = self.machine.ending()
+            if ending and ending.orderly:
+                # -no-reboot: a panic or a reboot ends QEMU in good order.
+                raise self._guest_failed(f"{phase}: the guest ended, {ending.words}") from error
+            if ending and not error.log:
+                error = MachineError(f"{phase}: {ending.words}", log=self.run.qemu_log)
+            self.note_harness_error(error)
+            raise error from error.__cause__
 
-    def note_guest_failure(self, sentence: str) -> None:
-        """Keep in run.json that the guest failed, for the judge."""
-        self.facts["guest_failures"].append(sentence)
+    def _guest_failed(self, what: str, error: GuestError | None = None) -> GuestError:
+        """The error to raise, noted for the judge, with the console's last line."""
+        last = self.machine.console.tail(1)
+        failure = (
+            f"{what}; the console's last line: {last}" if last else f"{what}; no console output"
+        )
+        self.facts["guest_failures"].append(failure)
+        return GuestError(failure, hint=error.hint if error else None, log=self.run.console_log)
 
     def note_harness_error(self, error: HarnessError) -> None:
-        """Keep in run.json that evidence is missing because the harness or the host failed."""
-        self.facts["harness_errors"].append(error.message)
+        """Keep in run.json, once, why evidence is missing: the harness or the host failed."""
+        if error.message not in self.facts["harness_errors"]:
+            self.facts["harness_errors"].append(error.message)
+
+    def let_end(self) -> None:
+        """From now on the guest may power off by itself: a person works in it."""
+        self._may_end = True
 
     def stop(self, *, planned: bool = True) -> None:
         """End the guest and settle the evidence; safe to call twice.
 
         `planned` is false when the harness was interrupted: then the run cannot pass.
         """
-        if self.machine.alive():
+        if self._stopped:
+            return
+        ending = self.machine.ending()
+        if ending is None and self.machine.alive():
             self._progress("stopping the guest")
-        ended_by_itself = self.machine.exit_code is not None and self.machine.exit_code != 0
+        elif ending:
+            self._note_early_end(ending)
         live.withdraw(self.run)
         self.machine.stop()
+        self._stopped = True
         self.facts["timings"]["end_unix_s"] = time.time()
         if boot := user_space_s(self.run.console_log):
             self.facts["timings"]["kernel_to_user_space_s"] = boot
-        self.facts["planned_stop"] = planned and not ended_by_itself
+        self.facts["planned_stop"] = planned and (ending is None or ending.orderly)
         self._write_facts()
+
+    def _note_early_end(self, ending: Ending) -> None:
+        """Note an end that no one was waiting for."""
+        if self.facts["guest_failures"] or self.facts["harness_errors"]:
+            return
+        if not ending.orderly:
+            self.note_harness_error(MachineError(ending.words))
+        elif not self._may_end:
+            self._guest_failed(f"the guest ended between two steps, {ending.words}")
 
     def _write_facts(self) -> None:
         self.run.write_json(self.run.run_json, self.facts)
 
     def _write_reproduce(self) -> None:
         words = shlex.join(["tdharness", *self.plan.repeat])
-        self.run.reproduce.write_text(f'#!/bin/sh\n# Repeats this run.\nexec {words} "$@"\n')
+        self.run.write_text(
+            self.run.reproduce, f'#!/bin/sh\n# Repeats this run.\nexec {words} "$@"\n'
+        )
         self.run.reproduce.chmod(0o755)
 
 
@@ -241,7 +292,7 @@ def user_space_s(console_log: Path) -> float | None:
     except FileNotFoundError:
         return None
     for line in text.splitlines():
-        stamp, found, _ = line.partition("] tdharness: user space")
+        stamp, found, _ = line.partition(f"] {USER_SPACE}")
         if found:
             try:
                 return float(stamp.lstrip("[ "))
@@ -250,7 +301,14 @@ def user_space_s(console_log: Path) -> float | None:
     return None
 
 
-def _existing(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
+def check_space(path: Path, needed_bytes: int) -> None:
+    """Raises HostError when the file system of `path`, made or not, has less than that left."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise HostError(
+            f"{place} has {free >> 20} MiB left and a run needs {needed_bytes >> 20} MiB",
+            hint="remove old run directories, or name another place with --runs",
+        )

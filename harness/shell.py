@@ -3,13 +3,18 @@
 
 import base64
 import binascii
+import logging
 import shlex
-from collections.abc import Sequence
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import GuestError
+from harness.text import printable
 from harness.timeouts import Deadline
 
 if TYPE_CHECKING:
@@ -17,6 +22,12 @@ if TYPE_CHECKING:
 
 MOST_OUTPUT_BYTES = 16 << 20
 _USER = "root"
+_CHUNK_BYTES = 64 << 10
+_POLL_S = 0.02
+# More than a deadline, for a protocol that stands still where paramiko waits without one.
+_GRACE_S = 2.0
+# The client logs what it also raises; without a handler Python would print it to stderr.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +69,7 @@ def parse_host_key(line: str) -> "paramiko.PKey":
             raise ValueError(words[0])
         return paramiko.Ed25519Key(data=base64.b64decode(words[1], validate=True))
     except (IndexError, ValueError, binascii.Error, paramiko.SSHException) as error:
-        raise GuestError(f"the guest's host key is not one: {line[:80]!r}") from error
+        raise GuestError(f"the guest's host key is not one: {printable(line, 80)!r}") from error
 
 
 class Shell:
@@ -76,39 +87,64 @@ class Shell:
         self._client.set_missing_host_key_policy(paramiko.RejectPolicy())
         self._client.get_host_keys().add(f"[127.0.0.1]:{port}", host_key.get_name(), host_key)
         try:
-            self._client.connect(
-                "127.0.0.1",
-                port,
-                _USER,
-                key_filename=str(key_path),
-                allow_agent=False,
-                look_for_keys=False,
-                timeout=timeout_s,
-                banner_timeout=timeout_s,
-                auth_timeout=timeout_s,
-            )
+            with self._ended_after(timeout_s + _GRACE_S):
+                self._client.connect(
+                    "127.0.0.1",
+                    port,
+                    _USER,
+                    key_filename=str(key_path),
+                    allow_agent=False,
+                    look_for_keys=False,
+                    timeout=timeout_s,
+                    banner_timeout=timeout_s,
+                    auth_timeout=timeout_s,
+                )
         except (paramiko.SSHException, OSError, EOFError) as error:
             self._client.close()
             raise GuestError(
-                f"no ssh to the guest on port {port} after {deadline.elapsed_s():.1f} s: {error}",
-                hint="read the console: the ssh server may not have started",
+                f"no ssh to the guest on port {port} after {deadline.elapsed_s():.1f} s: "
+                f"{_cause(error)}",
+                hint=_hint(error),
             ) from error
 
     def run(self, argv: Sequence[str], *, timeout_s: float) -> ShellResult:
-        """Run a command; its words reach the guest as they are. Raises GuestError."""
+        """Run a command; its words reach the guest as they are.
+
+        Of each output MOST_OUTPUT_BYTES are kept. Raises GuestError when it does not end in time,
+        or ends without an exit status.
+        """
         import paramiko
 
         deadline = Deadline(timeout_s)
         try:
-            _, stdout, stderr = self._client.exec_command(shlex.join(argv), timeout=timeout_s)
-            out, err = stdout.read(MOST_OUTPUT_BYTES), stderr.read(MOST_OUTPUT_BYTES)
-            rc = stdout.channel.recv_exit_status()
+            with self._ended_after(timeout_s + _GRACE_S), self._open_channel(timeout_s) as channel:
+                channel.exec_command(shlex.join(argv))
+                out, err = _read_both(channel, deadline)
+                rc = channel.recv_exit_status()
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestError(
-                f"{argv[0]} over ssh failed after {deadline.elapsed_s():.1f} s: "
-                f"{error or type(error).__name__}"
+                f"{printable(argv[0], 80)} over ssh failed after {deadline.elapsed_s():.1f} s: "
+                f"{_cause(error)}"
             ) from error
+        if rc < 0:
+            raise GuestError(f"{printable(argv[0], 80)} over ssh ended without an exit status")
         return ShellResult(rc, out.decode(errors="replace"), err.decode(errors="replace"))
+
+    def _open_channel(self, timeout_s: float) -> "paramiko.Channel":
+        transport = self._client.get_transport()
+        if transport is None:
+            raise EOFError("the connection is closed")
+        return transport.open_session(timeout=timeout_s)
+
+    @contextmanager
+    def _ended_after(self, timeout_s: float) -> Iterator[None]:
+        timer = threading.Timer(timeout_s, self._client.close)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def interactive(self) -> "paramiko.Channel":
         """A shell on a terminal, for a person."""
@@ -117,3 +153,41 @@ class Shell:
     def close(self) -> None:
         """End the connection; safe to call twice."""
         self._client.close()
+
+
+def _read_both(channel: "paramiko.Channel", deadline: Deadline) -> tuple[bytes, bytes]:
+    """Standard output and error up to their ends, read side by side: either may fill up first."""
+    out, err = bytearray(), bytearray()
+    while True:
+        ended = channel.exit_status_ready() and (channel.eof_received or channel.closed)
+        quiet = True
+        if channel.recv_ready():
+            out += channel.recv(_CHUNK_BYTES)[: MOST_OUTPUT_BYTES - len(out)]
+            quiet = False
+        if channel.recv_stderr_ready():
+            err += channel.recv_stderr(_CHUNK_BYTES)[: MOST_OUTPUT_BYTES - len(err)]
+            quiet = False
+        if quiet and ended:
+            return bytes(out), bytes(err)
+        if deadline.expired():
+            raise TimeoutError("it did not end in time")
+        if quiet:
+            time.sleep(_POLL_S)
+
+
+def _cause(error: Exception) -> str:
+    import paramiko
+
+    if isinstance(error, paramiko.BadHostKeyException):
+        return "it showed another host key than the one that the guest's agent told"
+    if isinstance(error, paramiko.AuthenticationException):
+        return "it refused the key of this run"
+    return printable(str(error)) or type(error).__name__
+
+
+def _hint(error: Exception) -> str:
+    import paramiko
+
+    if isinstance(error, paramiko.BadHostKeyException):
+        return "another program may listen on that port"
+    return "read the console: the ssh server may not have started"

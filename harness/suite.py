@@ -50,7 +50,7 @@ class TestGuest:
 
     def sh(self, command: str, timeout_s: float = COMMAND_TIMEOUT_S) -> AgentResult:
         """Run a line of shell in the guest. Raises GuestError."""
-        return self.session.machine.agent.run(command, timeout_s)
+        return self.session.sh(command, timeout_s)
 
     def step(self, step: Step) -> Record:
         """Run a workload step; its own check, and its marks, count for this test."""

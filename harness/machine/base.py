@@ -57,11 +57,29 @@ class MachineSpec:
         return f"{CMDLINE} {self.extra_cmdline}".strip()
 
 
+def slowness(spec: MachineSpec) -> float:
+    """How many times longer things take than with two vCPUs, at worst, for scaling deadlines."""
+    return max(1.0, spec.smp / 2) * (2.0 if spec.single_thread else 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a machine ended. Orderly: the guest or the harness asked for it, nothing failed."""
+
+    orderly: bool
+    # with QEMU's own last words if it said any
+    words: str
+
+
 class Machine(Protocol):
     """A VM process, or a domain that stands for one."""
 
     console: Console
     ssh_port: int
+    # a directory for what must not outlive the guest, removed by stop()
+    private: Path
+    # of the console, during which the guest counts as alive; None: for ever
+    most_silence_s: float | None
 
     @property
     def qmp(self) -> Qmp:
@@ -80,8 +98,11 @@ class Machine(Protocol):
     def wait(self, timeout_s: float) -> bool:
         """Wait for its end; false when it still runs."""
 
+    def ending(self) -> Ending | None:
+        """How it ended; None while it runs, or when it was never started."""
+
     def diagnose(self) -> str:
-        """What can be learned of a guest that hangs: vCPU state, last words."""
+        """What can be learned of a guest that hangs: last words, status, vCPU state."""
 
     def stop(self) -> None:
         """End it so that the evidence is whole, or else end it; safe to call twice."""

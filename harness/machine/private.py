@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The private directory of a running guest: sockets, disk, key; nothing in it outlives the guest.
+
+Its name says which process owns it, so the next harness can tell what a killed one left behind.
+"""
+
+import os
+import re
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+
+from harness.errors import HostError
+from harness.live import start_time
+
+# Of a unix socket, without the zero byte at its end.
+MOST_SOCKET_PATH_BYTES = 107
+CONSOLE_SOCKET = "console"
+# Process ids mean something in their namespace only, and containers may share a /tmp.
+_NAME = re.compile(r"tdharness-(?P<namespace>\d+)-(?P<pid>\d+)-(?P<start>\d+)-.+")
+
+
+def _namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
+def make(parent: Path | None = None) -> Path:
+    """A new directory that only this user can enter, in `parent` or the machine's temporary one.
+
+    Raises HostError when it cannot be made, or its name is too long for a socket.
+    """
+    owner = f"{_namespace()}-{os.getpid()}-{start_time(os.getpid())}"
+    try:
+        path = Path(tempfile.mkdtemp(prefix=f"tdharness-{owner}-", dir=parent))
+    except OSError as error:
+        raise HostError(
+            f"cannot make a temporary directory: {error.strerror or error}",
+            hint="set TMPDIR to a directory with space that you may write to",
+        ) from error
+    if len(os.fsencode(path / CONSOLE_SOCKET)) > MOST_SOCKET_PATH_BYTES:
+        path.rmdir()
+        raise HostError(
+            f"the path of the temporary directory is too long for a unix socket: {path}",
+            hint="set TMPDIR to a shorter one, /tmp for example",
+        )
+    return path
+
+
+def remove_leftovers(parent: Path | None = None) -> int:
+    """Remove this user's directories of harnesses that were killed; how many there were."""
+    removed = 0
+    for path in (parent or Path(tempfile.gettempdir())).glob("tdharness-*"):
+        if _is_left_over(path):
+            shutil.rmtree(path, ignore_errors=True)
+            removed += 1
+    return removed
+
+
+def _is_left_over(path: Path) -> bool:
+    match = _NAME.fullmatch(path.name)
+    if not match or int(match["namespace"]) != _namespace():
+        return False
+    if start_time(int(match["pid"])) == int(match["start"]):
+        return False
+    try:
+        facts = path.lstat()
+    except OSError:
+        # Someone else was faster.
+        return False
+    return stat.S_ISDIR(facts.st_mode) and facts.st_uid == os.getuid()
