@@ -104,8 +104,7 @@ def run(arguments: argparse.Namespace) -> ExitCode:
             guest.note_harness_error(error)
         finally:
             guest.stop(planned=planned)
-        progress.say("judging")
-        return _conclude(guest.run, arguments)
+    return _conclude(guest.run, arguments)
 
 
 def _keep(guest: "Guest", progress: Progress) -> None:

@@ -33,6 +33,8 @@ _LIBRARY_PLACES = (
     "lib",
 )
 _MODULE_DIRECTORY = "/lib/modules"
+# Its file in the cache carries a release and a digest; the kernel knows it by this name.
+_TEST_MODULE = f"{_MODULE_DIRECTORY}/tdharness.ko"
 _MODULE_LIST = "/etc/modules"
 
 
@@ -193,6 +195,6 @@ def _module_entries(recipe: Path, kernel: Kernel, module: Path | None) -> list[E
     for name in tree.load_order(names):
         entries.append(Entry.file(f"{_MODULE_DIRECTORY}/{name}.ko", tree.content(name)))
     if module:
-        entries.append(Entry.file(f"{_MODULE_DIRECTORY}/{module.name}", module.read_bytes()))
+        entries.append(Entry.file(_TEST_MODULE, module.read_bytes()))
     listing = "".join(f"{entry.path}\n" for entry in entries)
     return [*entries, Entry.file(_MODULE_LIST, listing.encode())]
