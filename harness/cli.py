@@ -163,6 +163,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         with suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.PASS
+    except OSError as error:
+        # A full disk, a directory that may not be written to: no error of the program.
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"tdharness: {where}{error.strerror or error}", file=sys.stderr)
+        return ExitCode.HOST
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from harness import events as ev
 from harness import live
-from harness.errors import EvidenceError, ExitCode, GuestError, MachineError
+from harness.errors import EvidenceError, ExitCode, GuestError, HarnessError, MachineError
 from harness.judge import judge as judge_run
 from harness.judge import load as load_evidence
 from harness.progress import Progress
@@ -97,11 +97,16 @@ def run(arguments: argparse.Namespace) -> ExitCode:
             if arguments.keep:
                 _keep(guest, progress)
             planned = True
-        except GuestError:
+        except GuestError as error:
             # Noted in the run; the judge turns it into a finding.
             planned = True
+            progress.complain(error)
         except MachineError as error:
             guest.note_harness_error(error)
+            progress.complain(error)
+        except KeyboardInterrupt:
+            guest.note_harness_error(HarnessError("the harness was interrupted"))
+            raise
         finally:
             guest.stop(planned=planned)
     return _conclude(guest.run, arguments)

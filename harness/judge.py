@@ -51,6 +51,9 @@ class Evidence:
     guest_failures: tuple[str, ...] = ()
     # one sentence for each piece of evidence that should be there and is not, or is broken
     broken: tuple[str, ...] = ()
+    # the harness or the host failed, and `broken` says how: a cut stream, or a step without an
+    # end, is no more than what follows from it
+    harness_failed: bool = False
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -100,7 +103,7 @@ def judge_slice(
 def verdict_of(evidence: Evidence, strict: bool = False) -> Verdict:
     """The verdict of a whole run."""
     broken = list(evidence.broken)
-    if evidence.stream and not evidence.stream.complete:
+    if evidence.stream and not evidence.stream.complete and not evidence.harness_failed:
         broken.append(_CUT)
     return _verdict(evidence, broken, _nothing_in_run(evidence), strict)
 
@@ -133,7 +136,8 @@ def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) 
         *_log_findings(evidence.log, steps),
     ]
     explained = {str(f.extra["step"]) for f in found if f.severity is Severity.FAIL}
-    found += failed_steps(steps, frozenset(explained))
+    ended = [step for step in steps if step.rc is not None or not evidence.harness_failed]
+    found += failed_steps(ended, frozenset(explained))
     found += guest_failures(evidence.guest_failures, steps)
     found, missed = settle(found, steps)
     if strict:
@@ -237,9 +241,10 @@ def load(run: RunDir) -> Evidence:
     stream = _read_stream(run, broken) if td_mode != "none" else None
     log = _read(run.console_log, broken) or b""
     steps = _read_steps(run, broken)
-    broken += _sentences(facts.get("harness_errors"))
+    errors = _sentences(facts.get("harness_errors"))
     failures = _sentences(facts.get("guest_failures"))
-    if facts.get("planned_stop") is False and not failures:
+    broken = [*errors, *broken]
+    if facts.get("planned_stop") is False and not failures and not errors:
         broken.append("the machine stopped before the harness told it to")
     return Evidence(
         td_mode=td_mode,
@@ -249,6 +254,7 @@ def load(run: RunDir) -> Evidence:
         symbols=symbols_of(run, facts, stream) if stream else Symbols(),
         guest_failures=failures,
         broken=tuple(broken),
+        harness_failed=bool(errors),
     )
 
 

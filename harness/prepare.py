@@ -51,9 +51,11 @@ def series_of(kernel: str) -> str | None:
 def prepare(request: Request, progress: Progress, *, scenario: str = "conversion") -> Plan:
     """Everything built and in its place. Raises ConfigError, HostError, BuildError."""
     series = series_of(request.kernel)
+    # What the user got wrong is said before anything is fetched.
+    named = None if series else inspect_kernel(Path(request.kernel), td=request.td_mode == "stub")
     progress("checking the cache")
     given = setup(series or DEFAULT_SERIES, qemu_path=request.qemu)
-    kernel = _kernel(request, given)
+    kernel = named or Kernel.of_stock(given.kernel)
     builds = cache_dir() / "builds"
     progress("checking the plugin, the module and the image")
     plugin = None
@@ -80,12 +82,6 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
         scenario=scenario,
         repeat=("run", *request.words()),
     )
-
-
-def _kernel(request: Request, given: Provisioned) -> Kernel:
-    if series_of(request.kernel):
-        return Kernel.of_stock(given.kernel)
-    return inspect_kernel(Path(request.kernel), td=request.td_mode == "stub")
 
 
 def _module(kernel: Kernel, given: Provisioned, series: str | None) -> Path:

@@ -49,6 +49,11 @@ class Progress:
         else:
             print(f"{elapsed_s:6.1f} s  {words}", file=sys.stderr, flush=True)
 
+    def complain(self, error: Exception) -> None:
+        """What went wrong, in lines that stay."""
+        with paused():
+            print(f"tdharness: {error}", file=sys.stderr, flush=True)
+
     def __exit__(
         self,
         kind: type[BaseException] | None,

@@ -27,6 +27,8 @@ from harness.timeouts import Deadline
 from harness.workload import Record, Step, read_symbols, run_step
 
 RUN_BYTES = 256 << 20
+# Of the console, for one slice; more than a guest may print at all.
+MOST_LOG_BYTES = 32 << 20
 USER_SPACE = "tdharness: user space"
 _SSH_TIMEOUT_S = 60.0
 _MARK_TIMEOUT_S = 30.0
@@ -189,11 +191,12 @@ class Guest:
         Steps run inside bring marks of their own; they are collected with it.
         """
         part = Slice(self.next_mark())
+        begin = self.machine.console.size()
         self._mark(1, part.mark)
         yield part
         self._mark(2, part.mark)
         part.events = self.events_of(part.mark)
-        part.log = kernellog.slice_between(self.run.console_log.read_bytes(), part.mark)
+        part.log = kernellog.slice_between(read_from(self.run.console_log, begin), part.mark)
 
     def _mark(self, kind: int, mark: int) -> None:
         rc, output = self.sh(f"tdh mark kind={kind} id={mark}", _MARK_TIMEOUT_S)
@@ -288,7 +291,7 @@ class Guest:
 def user_space_s(console_log: Path) -> float | None:
     """The kernel's own time at which user space began, from the console."""
     try:
-        text = console_log.read_bytes()[: 4 << 20].decode(errors="replace")
+        text = read_from(console_log, 0, 4 << 20).decode(errors="replace")
     except FileNotFoundError:
         return None
     for line in text.splitlines():
@@ -299,6 +302,13 @@ def user_space_s(console_log: Path) -> float | None:
             except ValueError:
                 return None
     return None
+
+
+def read_from(path: Path, offset: int, most: int = MOST_LOG_BYTES) -> bytes:
+    """At most `most` bytes of the file from `offset` on. Raises OSError."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        return file.read(most)
 
 
 def check_space(path: Path, needed_bytes: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.agent import AgentResult
-from harness.errors import GuestError, HarnessError, MachineError
+from harness.errors import EvidenceError, GuestError, HarnessError, MachineError
 from harness.judge import judge, judge_slice, load
 from harness.prepare import Request, prepare
 from harness.report import html, model, text
@@ -130,7 +130,7 @@ class GuestPool:
         try:
             with guest.slice() as part:
                 yield outcomes
-        except (GuestError, MachineError) as error:
+        except (GuestError, MachineError, EvidenceError) as error:
             last = guest.machine.console.tail(3)
             self.discard()
             raise type(error)(
