@@ -82,14 +82,25 @@ class BuildRoot:
         below a directory of the tree; `cwd` is seen from inside. /tmp is empty, the environment
         is `env` and little else. Raises as proc.run(), and HostError without namespaces.
         """
+        words = self.command(argv, binds=binds, cwd=cwd, env=env)
+        return proc.run(words, timeout_s=timeout_s, log_path=log_path, check=check)
+
+    def command(
+        self,
+        argv: Sequence[str | os.PathLike[str]],
+        *,
+        binds: Mapping[Path, Path],
+        cwd: Path,
+        env: Mapping[str, str] | None = None,
+    ) -> list[str]:
+        """What run() runs. Raises HostError without namespaces."""
         inside = {"PATH": "/usr/sbin:/usr/bin", "HOME": "/tmp", "LC_ALL": "C", **(env or {})}
         pairs = [os.fspath(path) for pair in binds.items() for path in pair]
         command = ["/usr/bin/env", "-i", f"--chdir={cwd}"]
         command += [f"{name}={value}" for name, value in inside.items()]
         places = [os.fspath(self.path / _MOUNT_POINT), os.fspath(self.path)]
         enter = [*namespaces(), "/bin/sh", "-c", _ENTER, "enter", *places]
-        words = [*enter, *pairs, "--", *command, *argv]
-        return proc.run(words, timeout_s=timeout_s, log_path=log_path, check=check)
+        return [*enter, *pairs, "--", *command, *map(os.fspath, argv)]
 
 
 @functools.cache

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness import proc
 from harness.provision.buildroot import BuildRoot
 
 SOURCES = Path(__file__).resolve().parent / "plugin"
@@ -18,7 +19,8 @@ _WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter
 _GLIB = ("-I/usr/include/glib-2.0", "-I/usr/lib/x86_64-linux-gnu/glib-2.0/include")
 # Symbols of QEMU and glib are resolved when QEMU loads the plugin, so nothing is linked.
 _PLUGIN = ("-O2", "-g", "-fPIC", "-shared", "-fvisibility=hidden")
-_SANITIZED = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
+_TEST = ("-O1", "-g", "-pthread")
+_LIBGLIB = "/usr/lib/x86_64-linux-gnu/libglib-2.0.so.0"
 
 
 def build_plugin(buildroot: BuildRoot, *, cache_dir: Path, sources: Path = SOURCES) -> Path:
@@ -40,6 +42,43 @@ def build_plugin(buildroot: BuildRoot, *, cache_dir: Path, sources: Path = SOURC
     return path
 
 
+def compile_c_program(
+    buildroot: BuildRoot,
+    sources: Sequence[Path],
+    *,
+    program: Path,
+    log_path: Path,
+    include: Path = SOURCES,
+    sanitizers: str = "address,undefined",
+) -> None:
+    """Compile C sources into `program`, which runs in the build root: see c_program_command().
+
+    The sources share one directory, or lie in `include`. Raises BuildError.
+    """
+    place = Path("/sources")
+    homes = {source.parent: place for source in sources} | {include: _SOURCES_INSIDE}
+    inputs = [f"{homes[source.parent]}/{source.name}" for source in sources]
+    sanitize = [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"]
+    includes = [f"-I{_SOURCES_INSIDE}", f"-I{place}"]
+    output = f"{_OUTPUT_INSIDE}/{program.name}"
+    buildroot.run(
+        ["gcc", *_WARNINGS, *_TEST, *sanitize, *includes, *inputs, "-o", output, *_GLIB, _LIBGLIB],
+        binds={**homes, program.parent: _OUTPUT_INSIDE},
+        cwd=Path("/tmp"),
+        timeout_s=BUILD_TIMEOUT_S,
+        log_path=log_path,
+    )
+
+
+def c_program_command(buildroot: BuildRoot, program: Path, *args: str) -> list[str]:
+    """The command that runs what compile_c_program() made."""
+    return buildroot.command(
+        [f"{_OUTPUT_INSIDE}/{program.name}", *args],
+        binds={program.parent: _OUTPUT_INSIDE},
+        cwd=Path("/tmp"),
+    )
+
+
 def run_c_program(
     buildroot: BuildRoot, sources: Sequence[Path], *, log_path: Path, include: Path = SOURCES
 ) -> str:
@@ -47,24 +86,11 @@ def run_c_program(
 
     The sources share one directory, or lie in `include`. Raises BuildError when either fails.
     """
-    place = Path("/sources")
-    inputs = [
-        f"{_SOURCES_INSIDE if source.parent == include else place}/{source.name}"
-        for source in sources
-    ]
-    program = "/tmp/program"
-    glib = ["/usr/lib/x86_64-linux-gnu/libglib-2.0.so.0"]
-    command = ["gcc", *_WARNINGS, *_SANITIZED, f"-I{_SOURCES_INSIDE}", f"-I{place}"]
-    words: list[str] = [*command, *inputs, "-o", program, *_GLIB, *glib]
-    script = 'program=$1; shift; "$@" && exec "$program"'
-    result = buildroot.run(
-        ["sh", "-c", script, "sh", program, *words],
-        binds={include: _SOURCES_INSIDE, sources[0].parent: place},
-        cwd=Path("/tmp"),
-        timeout_s=BUILD_TIMEOUT_S,
-        log_path=log_path,
-    )
-    return result.stdout
+    with tempfile.TemporaryDirectory(prefix="tdharness-c-") as name:
+        program = Path(name) / "program"
+        compile_c_program(buildroot, sources, program=program, log_path=log_path, include=include)
+        argv = c_program_command(buildroot, program)
+        return proc.run(argv, timeout_s=BUILD_TIMEOUT_S, log_path=log_path).stdout
 
 
 def digest(sources: Path) -> str:

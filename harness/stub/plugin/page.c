@@ -11,6 +11,7 @@
 _Static_assert(sizeof(Page) == 64, "the budget is 1/64 of guest memory");
 
 #define FOUR_GIB (4ull << 30)
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 static size_t page_count(const Memory *m)
 {
@@ -118,8 +119,10 @@ Conversion memory_convert(Memory *m, uint64_t gpa, uint64_t bytes, bool to_share
                           void (*found)(const DirtyRun *, void *), void *data)
 {
     Conversion c = {0};
+    uint64_t ram_end = m->above_4g ? FOUR_GIB + m->above_4g : m->below_4g;
 
-    for (uint64_t at = gpa; at < gpa + bytes; at += PAGE_BYTES) {
+    /* The range is the guest's choice, and may be far larger than its memory. */
+    for (uint64_t at = gpa; at < MIN(gpa + bytes, ram_end); at += PAGE_BYTES) {
         Page *page = memory_page(m, at);
 
         if (page) {

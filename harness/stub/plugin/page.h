@@ -17,6 +17,7 @@
 #define LINE_BYTES 64ull
 #define PAGE_LINES 64
 #define MIB2 (2ull << 20)
+#define GIB1 (1ull << 30)
 
 /* Bits of Page.state beside the PageState of events.h: they only lead to the slow path. */
 enum {

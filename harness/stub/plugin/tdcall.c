@@ -96,7 +96,7 @@ static void mr_report(Call *call)
     uint8_t bytes[REPORT_BYTES] = {TYPE_TDX};
     GByteArray *array;
 
-    if (report % REPORT_BYTES) {
+    if (report % REPORT_BYTES || !memory_page(&stub.memory, report)) {
         refuse(call, TDX_OPERAND_INVALID | ID_RCX);
     } else if (data % DATA_BYTES ||
                !vcpu_read_gpa(call->vcpu, data, bytes + DATA_OFFSET, DATA_BYTES)) {
@@ -144,9 +144,9 @@ static void mem_page_accept(Call *call)
     uint8_t before = 0;
 
     g_mutex_lock(&stub.lock);
-    if (level > 1 || gpa % bytes || operand & 0xff8 || gpa & SHARED_BIT) {
+    if (level > 1 || gpa % bytes || operand & 0xff8 || gpa >= SHARED_BIT) {
         call->rax = TDX_OPERAND_INVALID | ID_RCX;
-        record.flags = level == 2 && gpa % bytes == 0 ? 0 : EF_BAD;
+        record.flags = operand % GIB1 == 2 && gpa < SHARED_BIT ? 0 : EF_BAD;
     } else {
         result = memory_accept(&stub.memory, gpa, bytes, &before);
         call->rax = accept_status(result, level);

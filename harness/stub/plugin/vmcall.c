@@ -147,7 +147,8 @@ static void get_quote(Vmcall *m)
     uint64_t status = QUOTE_UNAVAILABLE, gpa = m->r12 & ~SHARED_BIT;
     GByteArray *array;
 
-    if (!(m->r12 & SHARED_BIT) || gpa % PAGE_BYTES || m->r13 % PAGE_BYTES) {
+    if (!(m->r12 & SHARED_BIT) || gpa % PAGE_BYTES || m->r13 % PAGE_BYTES || !m->r13 ||
+        !memory_page(&stub.memory, gpa)) {
         refuse(m, VMCALL_INVALID_OPERAND);
         return;
     }

@@ -6,14 +6,7 @@
 #include "pgtable.h"
 
 #define TOP 0xff11000000000000ull /* a kernel address of 5-level paging */
-enum {
-  ROOT = 0x1000,
-  P4D = 0x2000,
-  PUD = 0x3000,
-  PMD = 0x4000,
-  PTE = 0x5000,
-  MEMORY = 0x10000
-};
+enum { ROOT = 0x1000, P4D = 0x2000, PUD = 0x3000, PMD = 0x4000, PTE = 0x5000, MEMORY = 0x10000 };
 #define LINK 0x63ull
 #define LARGE (LINK | PTE_LARGE | PTE_GLOBAL)
 
@@ -22,153 +15,161 @@ static Flip flips[600];
 static size_t flip_count;
 static uint64_t watched;
 
-static bool read_memory(uint64_t gpa, uint64_t *entries, size_t count,
-                        void *unused) {
-  (void)unused;
-  if (gpa + count * 8 > MEMORY) {
-    return false;
-  }
-  memcpy(entries, memory + gpa, count * 8);
-  return true;
+static bool read_memory(uint64_t gpa, uint64_t *entries, size_t count, void *unused)
+{
+    (void)unused;
+    if (gpa + count * 8 > MEMORY) {
+        return false;
+    }
+    memcpy(entries, memory + gpa, count * 8);
+    return true;
 }
 
-static void watch(uint64_t gpa, bool is_table) {
-  watched =
-      is_table ? watched | 1ull << gpa / 4096 : watched & ~(1ull << gpa / 4096);
+static void watch(uint64_t gpa, bool is_table)
+{
+    watched = is_table ? watched | 1ull << gpa / 4096 : watched & ~(1ull << gpa / 4096);
 }
 
-static void on_flip(const Flip *flip, void *unused) {
-  (void)unused;
-  flips[flip_count++ % 600] = *flip;
+static void on_flip(const Flip *flip, void *unused)
+{
+    (void)unused;
+    flips[flip_count++ % 600] = *flip;
 }
 
 static Tables tables = {.read = read_memory, .watch = watch, .flip = on_flip};
 
-static void put(uint64_t table, unsigned index, uint64_t value) {
-  memcpy(memory + table + index * 8, &value, 8);
+static void put(uint64_t table, unsigned index, uint64_t value)
+{
+    memcpy(memory + table + index * 8, &value, 8);
 }
 
-static void store(uint64_t table, unsigned index, uint64_t value) {
-  put(table, index, value);
-  tables_store(&tables, table + index * 8, 8, NULL);
+static void store(uint64_t table, unsigned index, uint64_t value)
+{
+    put(table, index, value);
+    tables_store(&tables, table + index * 8, 8, NULL);
 }
 
-static Leaf walk(uint64_t gva) {
-  return pgtable_walk(read_memory, NULL, ROOT, 5, gva);
+static Leaf walk(uint64_t gva)
+{
+    return pgtable_walk(read_memory, NULL, ROOT, 5, gva);
 }
 
-static void set_up(void) {
-  memset(memory, 0, sizeof(memory));
-  put(ROOT, TOP >> 48 & 511, P4D | LINK);
-  put(P4D, TOP >> 39 & 511, PUD | LINK);
-  put(PUD, 0, PMD | LINK);
-  put(PUD, 1, 0x40000000 | LARGE);
-  put(PMD, 0, PTE | LINK);
-  put(PMD, 1, 0x200000 | LARGE);
-  put(PTE, 3, 0x7000 | LINK | SHARED_BIT);
+static void set_up(void)
+{
+    memset(memory, 0, sizeof(memory));
+    put(ROOT, TOP >> 48 & 511, P4D | LINK);
+    put(P4D, TOP >> 39 & 511, PUD | LINK);
+    put(PUD, 0, PMD | LINK);
+    put(PUD, 1, 0x40000000 | LARGE);
+    put(PMD, 0, PTE | LINK);
+    put(PMD, 1, 0x200000 | LARGE);
+    put(PTE, 3, 0x7000 | LINK | SHARED_BIT);
 }
 
-static void walks(void) {
-  CHECK_EQ(walk(TOP + 0x3123).gpa, 0x7000);
-  CHECK_EQ(walk(TOP + 0x3123).shared, true);
-  CHECK_EQ(walk(TOP + 0x3123).level, 0);
-  CHECK_EQ(walk(TOP + 0x3123).slot, PTE + 3 * 8);
-  CHECK_EQ(walk(TOP + 0x3123).top_table, P4D);
-  CHECK_EQ(walk(TOP + 0x2ff123).gpa, 0x2ff000);
-  CHECK_EQ(walk(TOP + 0x2ff123).level, 1);
-  CHECK_EQ(walk(TOP + 0x2ff123).global, true);
-  CHECK_EQ(walk(TOP + 0x40001fff).gpa, 0x40001000);
-  CHECK_EQ(walk(TOP + 0x40001fff).level, 2);
-  CHECK_EQ(walk(TOP + 0x4000).level, -1);
-  /* The same tables as the upper levels of 4-level paging. */
-  CHECK_EQ(
-      pgtable_walk(read_memory, NULL, P4D, 4, 0xffff880000000000ull | 0x3000)
-          .level,
-      -1);
+static void walks(void)
+{
+    CHECK_EQ(walk(TOP + 0x3123).gpa, 0x7000);
+    CHECK_EQ(walk(TOP + 0x3123).shared, true);
+    CHECK_EQ(walk(TOP + 0x3123).level, 0);
+    CHECK_EQ(walk(TOP + 0x3123).slot, PTE + 3 * 8);
+    CHECK_EQ(walk(TOP + 0x3123).top_table, P4D);
+    CHECK_EQ(walk(TOP + 0x2ff123).gpa, 0x2ff000);
+    CHECK_EQ(walk(TOP + 0x2ff123).level, 1);
+    CHECK_EQ(walk(TOP + 0x2ff123).global, true);
+    CHECK_EQ(walk(TOP + 0x40001fff).gpa, 0x40001000);
+    CHECK_EQ(walk(TOP + 0x40001fff).level, 2);
+    CHECK_EQ(walk(TOP + 0x4000).level, -1);
+    /* The same tables as the upper levels of 4-level paging. */
+    CHECK_EQ(pgtable_walk(read_memory, NULL, P4D, 4, 0xffff880000000000ull | 0x3000).level, -1);
 }
 
-static void a_leaf_flips(void) {
-  flip_count = 0;
-  store(PTE, 3, 0x7000 | LINK);
-  CHECK_EQ(flip_count, 1);
-  CHECK_EQ(flips[0].gva, TOP + 0x3000);
-  CHECK_EQ(flips[0].gpa, 0x7000);
-  CHECK_EQ(flips[0].bytes, 4096);
-  CHECK_EQ(flips[0].new_pte & SHARED_BIT, 0);
-  /* The same value again, another permission, another frame: no flip of this
-   * page. */
-  store(PTE, 3, 0x7000 | LINK);
-  store(PTE, 3, 0x7000 | 1);
-  store(PTE, 3, 0x8000 | LINK | SHARED_BIT);
-  CHECK_EQ(flip_count, 1);
-  store(PMD, 1, 0x200000 | LARGE | SHARED_BIT);
-  CHECK_EQ(flip_count, 2);
-  CHECK_EQ(flips[1].bytes, 0x200000);
-  store(PMD, 1, 0x200000 | LARGE);
+static void a_leaf_flips(void)
+{
+    flip_count = 0;
+    store(PTE, 3, 0x7000 | LINK);
+    CHECK_EQ(flip_count, 1);
+    CHECK_EQ(flips[0].gva, TOP + 0x3000);
+    CHECK_EQ(flips[0].gpa, 0x7000);
+    CHECK_EQ(flips[0].bytes, 4096);
+    CHECK_EQ(flips[0].new_pte & SHARED_BIT, 0);
+    /* The same value again, another permission, another frame: no flip of this
+     * page. */
+    store(PTE, 3, 0x7000 | LINK);
+    store(PTE, 3, 0x7000 | 1);
+    store(PTE, 3, 0x8000 | LINK | SHARED_BIT);
+    CHECK_EQ(flip_count, 1);
+    store(PMD, 1, 0x200000 | LARGE | SHARED_BIT);
+    CHECK_EQ(flip_count, 2);
+    CHECK_EQ(flips[1].bytes, 0x200000);
+    store(PMD, 1, 0x200000 | LARGE);
 }
 
-static void split_and_join(void) {
-  enum { NEW = 0x6000 };
+static void split_and_join(void)
+{
+    enum { NEW = 0x6000 };
 
-  for (unsigned i = 0; i < 512; i++) {
-    put(NEW, i, (0x200000 + i * 4096) | LINK);
-  }
-  flip_count = 0;
-  store(PMD, 1, NEW | LINK);
-  CHECK_EQ(flip_count, 0);
-  CHECK_EQ(watched >> 6 & 1, 1);
-  store(NEW, 5, 0x205000 | LINK | SHARED_BIT);
-  CHECK_EQ(flip_count, 1);
-  CHECK_EQ(flips[0].gva, TOP + 0x205000);
-  /* Joined again as private: page 5 changes, and the table is none any more. */
-  store(PMD, 1, 0x200000 | LARGE);
-  CHECK_EQ(flip_count, 2);
-  CHECK_EQ(flips[1].gva, TOP + 0x205000);
-  CHECK_EQ(watched >> 6 & 1, 0);
-  store(NEW, 5, 0x205000 | LINK);
-  CHECK_EQ(flip_count, 2);
-  /* A split that makes all of it shared at once. */
-  for (unsigned i = 0; i < 512; i++) {
-    put(NEW, i, (0x200000 + i * 4096) | LINK | SHARED_BIT);
-  }
-  flip_count = 0;
-  store(PMD, 1, NEW | LINK);
-  CHECK_EQ(flip_count, 512);
+    for (unsigned i = 0; i < 512; i++) {
+        put(NEW, i, (0x200000 + i * 4096) | LINK);
+    }
+    flip_count = 0;
+    store(PMD, 1, NEW | LINK);
+    CHECK_EQ(flip_count, 0);
+    CHECK_EQ(watched >> 6 & 1, 1);
+    store(NEW, 5, 0x205000 | LINK | SHARED_BIT);
+    CHECK_EQ(flip_count, 1);
+    CHECK_EQ(flips[0].gva, TOP + 0x205000);
+    /* Joined again as private: page 5 changes, and the table is none any more. */
+    store(PMD, 1, 0x200000 | LARGE);
+    CHECK_EQ(flip_count, 2);
+    CHECK_EQ(flips[1].gva, TOP + 0x205000);
+    CHECK_EQ(watched >> 6 & 1, 0);
+    store(NEW, 5, 0x205000 | LINK);
+    CHECK_EQ(flip_count, 2);
+    /* A split that makes all of it shared at once. */
+    for (unsigned i = 0; i < 512; i++) {
+        put(NEW, i, (0x200000 + i * 4096) | LINK | SHARED_BIT);
+    }
+    flip_count = 0;
+    store(PMD, 1, NEW | LINK);
+    CHECK_EQ(flip_count, 512);
 }
 
-static void narrow_and_wide_stores(void) {
-  flip_count = 0;
-  put(PTE, 10, 0xa000 | LINK);
-  put(PTE, 11, 0xb000 | LINK);
-  tables_store(&tables, PTE + 80, 16, NULL);
-  /* One byte that holds the shared bit. */
-  put(PTE, 10, 0xa000 | LINK | SHARED_BIT);
-  tables_store(&tables, PTE + 86, 1, NULL);
-  CHECK_EQ(flip_count, 1);
+static void narrow_and_wide_stores(void)
+{
+    flip_count = 0;
+    put(PTE, 10, 0xa000 | LINK);
+    put(PTE, 11, 0xb000 | LINK);
+    tables_store(&tables, PTE + 80, 16, NULL);
+    /* One byte that holds the shared bit. */
+    put(PTE, 10, 0xa000 | LINK | SHARED_BIT);
+    tables_store(&tables, PTE + 86, 1, NULL);
+    CHECK_EQ(flip_count, 1);
 }
 
-static void a_loop_of_tables_ends(void) {
-  for (unsigned i = 0; i < 512; i++) {
-    put(P4D, i, PUD | LINK);
-    put(PUD, i, PMD | LINK);
-    put(PMD, i, PTE | LINK);
-    put(PTE, i, PTE | LINK);
-  }
-  tables_forget(&tables, P4D);
-  tables_adopt(&tables, P4D, 5, TOP, NULL);
-  CHECK_EQ(watched >> 2 & 15, 15);
+static void a_loop_of_tables_ends(void)
+{
+    for (unsigned i = 0; i < 512; i++) {
+        put(P4D, i, PUD | LINK);
+        put(PUD, i, PMD | LINK);
+        put(PMD, i, PTE | LINK);
+        put(PTE, i, PTE | LINK);
+    }
+    tables_forget(&tables, P4D);
+    tables_adopt(&tables, P4D, 5, TOP, NULL);
+    CHECK_EQ(watched >> 2 & 15, 15);
 }
 
-int main(void) {
-  tables_init(&tables);
-  set_up();
-  walks();
-  tables_adopt(&tables, P4D, 5, TOP, NULL);
-  CHECK_EQ(watched, 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5);
-  a_leaf_flips();
-  split_and_join();
-  narrow_and_wide_stores();
-  a_loop_of_tables_ends();
-  tables_free(&tables);
-  return 0;
+int main(void)
+{
+    tables_init(&tables);
+    set_up();
+    walks();
+    tables_adopt(&tables, P4D, 5, TOP, NULL);
+    CHECK_EQ(watched, 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5);
+    a_leaf_flips();
+    split_and_join();
+    narrow_and_wide_stores();
+    a_loop_of_tables_ends();
+    tables_free(&tables);
+    return 0;
 }

@@ -1,0 +1,5 @@
+#include "whole.h"
+int whole_random(int fd)
+{
+    return fd;
+}
