@@ -8,7 +8,6 @@ a line, from the moment of the connection.
 import asyncio
 import contextlib
 import json
-import logging
 import socket
 import threading
 from collections.abc import Coroutine, Mapping
@@ -24,8 +23,6 @@ from harness.timeouts import Deadline
 T = TypeVar("T")
 MOST_EVENTS_LOGGED = 10_000
 _CLOSE_TIMEOUT_S = 2.0
-# The client logs what it also raises; without a handler Python would print it to stderr.
-logging.getLogger("qemu.qmp").addHandler(logging.NullHandler())
 
 
 class Qmp:

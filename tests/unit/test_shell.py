@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ssh, against a real server in this process that can also misbehave."""
 
+import logging
 import socket
 import stat
 import threading
@@ -114,6 +115,17 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
 
 
 @pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[[], None]:
+    """Holds that the library prints nothing by itself; pytest sets up logging, a user does not."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+
+    def check() -> None:
+        assert capfd.readouterr() == ("", "")
+
+    return check
+
+
+@pytest.fixture
 def connect(guest: Guest) -> Iterator[Callable[[], Shell]]:
     connections: list[Shell] = []
 
@@ -219,7 +231,7 @@ def test_command_without_a_status(connect: Callable[[], Shell], guest: Guest) ->
 
 
 def test_lost_connection(
-    connect: Callable[[], Shell], guest: Guest, capfd: pytest.CaptureFixture[str]
+    connect: Callable[[], Shell], guest: Guest, quiet: Callable[[], None]
 ) -> None:
     guest.work = lambda channel, command: guest.lose()
     shell = connect()
@@ -231,15 +243,15 @@ def test_lost_connection(
     with pytest.raises(GuestError, match="the connection is closed"):
         shell.run(["true"], timeout_s=60.0)
     assert time.monotonic() - start_s < PROMPT_S
-    assert capfd.readouterr() == ("", "")
+    quiet()
 
 
-def test_another_host_key(guest: Guest, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_another_host_key(guest: Guest, tmp_path: Path, quiet: Callable[[], None]) -> None:
     other = parse_host_key(make_key(tmp_path / "other"))
     with pytest.raises(GuestError, match="another host key than the one that the guest") as caught:
         Shell(guest.port, guest.key_path, other, timeout_s=PROMPT_S)
     assert "another program may listen" in str(caught.value)
-    assert capfd.readouterr() == ("", "")
+    quiet()
 
 
 def test_key_that_the_guest_refuses(guest: Guest, tmp_path: Path) -> None:
