@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import paramiko
 import pytest
@@ -59,8 +60,20 @@ class Server(paramiko.ServerInterface):
             with suppress(OSError, EOFError), channel:
                 work(channel, command.decode())
 
-        threading.Thread(target=run, daemon=True).start()
+        start_after_reply(channel.get_transport(), run)
         return True
+
+
+def start_after_reply(transport: Any, run: Callable[[], None]) -> None:
+    """Start `run` in a thread once the request has been answered: not sooner, or it races."""
+    send = transport._send_user_message
+
+    def send_and_start(message: object) -> None:
+        transport._send_user_message = send
+        send(message)
+        threading.Thread(target=run, daemon=True).start()
+
+    transport._send_user_message = send_and_start
 
 
 class Guest:
