@@ -100,7 +100,7 @@ class BuildRoot:
         command += [f"{name}={value}" for name, value in inside.items()]
         places = [os.fspath(self.path / _MOUNT_POINT), os.fspath(self.path)]
         enter = [*namespaces(), "/bin/sh", "-c", _ENTER, "enter", *places]
-        return [*enter, *pairs, "--", *command, *map(os.fspath, argv)]
+        return [*enter, *pairs, "--", *command, *(os.fspath(word) for word in argv)]
 
 
 @functools.cache
