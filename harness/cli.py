@@ -14,7 +14,8 @@ from harness import __version__
 from harness.errors import ExitCode, HarnessError
 
 RUNS = Path("runs")
-_EPILOG = """\
+_RUN = "runs/20260101T000000Z-conversion-1a2b3c"
+_EPILOG = f"""\
 exit codes: 0 pass, 1 findings, 2 wrong usage or input, 3 host or build, 4 cannot judge,
 130 interrupted
 
@@ -22,8 +23,8 @@ examples:
   tdharness run                             Debian's own 6.12 kernel as a TD, all workloads
   tdharness run --kernel linux/arch/x86/boot/bzImage --smp 4
   tdharness run --workload conversion --keep     ... and `tdharness shell` in another terminal
-  tdharness judge runs/20260101T000000Z-conversion-1a2b3c
-  tdharness events runs/20260101T000000Z-conversion-1a2b3c --json | head
+  tdharness judge {_RUN}
+  tdharness events {_RUN} --json | head
 """
 
 
@@ -69,22 +70,27 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"tdharness {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, what: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    def add(name: str, what: str, example: str = "") -> argparse.ArgumentParser:
+        return commands.add_parser(
+            name,
+            help=what,
+            description=what[0].upper() + what[1:] + ".",
+            epilog=f"example: tdharness {name} {example}" if example else None,
+        )
 
-    _add_setup(add("setup", "fetch and build everything that a run needs"))
+    _add_setup(add("setup", "fetch and build everything that a run needs", "--kernel stock:7"))
     doctor = add("doctor", "say what this machine has, what it is good for, and what is missing")
     doctor.add_argument("--json", action="store_true", help="for machines")
-    _add_run(add("run", "boot a guest, run the workloads, judge"))
-    judge = add("judge", "judge a saved run again")
+    _add_run(add("run", "boot a guest, run the workloads, judge", "--kernel bzImage --smp 4"))
+    judge = add("judge", "judge a saved run again", f"{_RUN} --strict")
     judge.add_argument("run", type=Path, metavar="DIR")
     _add_verdict_options(judge)
-    events = add("events", "print a run's event stream")
+    events = add("events", "print a run's event stream", f"{_RUN} --json | head")
     events.add_argument("run", type=Path, metavar="DIR")
     events.add_argument("--json", action="store_true", help="one JSON object a line")
-    _add_person(add("shell", "open a shell in a running guest over ssh"))
-    _add_person(add("console", "open the serial console of a running guest; Ctrl-] leaves"))
-    _add_bench(add("bench", "measure: interleaved boots, medians and ratios"))
+    _add_person(add("shell", "open a shell in a running guest over ssh", _RUN))
+    _add_person(add("console", "open the serial console of a running guest; Ctrl-] leaves", _RUN))
+    _add_bench(add("bench", "measure: interleaved boots, medians and ratios", "--rounds 3"))
     return parser
 
 
@@ -151,7 +157,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupted)
     arguments = build_parser().parse_args(argv)
     try:
-        return _commands()[arguments.command](arguments)
+        code = _commands()[arguments.command](arguments)
+        # Here, where a reader that has left can be told from an error.
+        sys.stdout.flush()
+        return code
     except HarnessError as error:
         print(f"tdharness: {error}", file=sys.stderr)
         return error.exit_code

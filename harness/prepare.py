@@ -7,7 +7,7 @@ from pathlib import Path
 from harness.image import build_initramfs
 from harness.kernel.base import Kernel, inspect_kernel
 from harness.kernel.module import build_module
-from harness.machine.base import MachineSpec
+from harness.machine.base import MachineSpec, check_size
 from harness.provision.cache import cache_dir
 from harness.provision.kernels import DEFAULT_SERIES
 from harness.provision.setup import Provisioned, setup
@@ -52,6 +52,7 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
     """Everything built and in its place. Raises ConfigError, HostError, BuildError."""
     series = series_of(request.kernel)
     # What the user got wrong is said before anything is fetched.
+    check_size(request.smp, request.memory_mib)
     named = None if series else inspect_kernel(Path(request.kernel), td=request.td_mode == "stub")
     progress("checking the cache")
     given = setup(series or DEFAULT_SERIES, qemu_path=request.qemu)

@@ -41,13 +41,7 @@ class MachineSpec:
             raise ConfigError(
                 f"no TD mode {self.td_mode!r}", hint=f"choose one of {', '.join(TD_MODES)}"
             )
-        if not 1 <= self.smp <= MOST_VCPUS:
-            raise ConfigError(f"{self.smp} vCPUs: from 1 to {MOST_VCPUS} can be started")
-        if not MIN_MEMORY_MIB <= self.memory_mib <= MOST_MEMORY_MIB or self.memory_mib % 2:
-            raise ConfigError(
-                f"{self.memory_mib} MiB of memory: an even number from {MIN_MEMORY_MIB} to "
-                f"{MOST_MEMORY_MIB} can be given"
-            )
+        check_size(self.smp, self.memory_mib)
         if self.td_mode == "stub" and self.plugin is None:
             raise ConfigError("the stub needs its plugin")
 
@@ -55,6 +49,17 @@ class MachineSpec:
     def cmdline(self) -> str:
         """The kernel's command line."""
         return f"{CMDLINE} {self.extra_cmdline}".strip()
+
+
+def check_size(smp: int, memory_mib: int) -> None:
+    """Raises ConfigError for a size of guest that cannot be started."""
+    if not 1 <= smp <= MOST_VCPUS:
+        raise ConfigError(f"{smp} vCPUs: from 1 to {MOST_VCPUS} can be started")
+    if not MIN_MEMORY_MIB <= memory_mib <= MOST_MEMORY_MIB or memory_mib % 2:
+        raise ConfigError(
+            f"{memory_mib} MiB of memory: an even number from {MIN_MEMORY_MIB} to "
+            f"{MOST_MEMORY_MIB} can be given"
+        )
 
 
 def slowness(spec: MachineSpec) -> float:
