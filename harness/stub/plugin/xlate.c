@@ -79,7 +79,8 @@ Xlate *xlate_fill(Vcpu *v, Xlate *slot, uint64_t va)
         adopt_tables(v, &leaf, va);
     }
     if (!page) {
-        slot->tag = va / PAGE_BYTES | generation[leaf.global];
+        /* A mapping that is made later needs no invalidation, so its absence is not remembered. */
+        slot->tag = leaf.level < 0 ? ~0ull : va / PAGE_BYTES | generation[leaf.global];
         slot->page = (uintptr_t)&v->nowhere;
         return slot;
     }

@@ -97,7 +97,7 @@ size_t guest_stack_words(void);
 void guest_forget(void);
 /* Run a whole correct conversion of [gpa, gpa + bytes) of the small pages, as Linux 6.12 does. */
 void guest_convert(unsigned vcpu, uint64_t gpa, uint64_t bytes, bool to_shared);
-/* Lines that the conversion of one page to shared finds dirty under the private key. */
+/* Converts one page; a bit per line that was found dirty under the old key. */
 uint64_t guest_dirty(uint64_t gpa, bool to_shared);
 
 #endif

@@ -43,7 +43,7 @@ uint64_t guest_accept(unsigned vcpu, uint64_t gpa, unsigned level)
     return guest_tdcall(vcpu, 6);
 }
 
-/* Read the stream anew: the events are few. */
+/* Read anew what is behind forgotten records. */
 static void read_events(void)
 {
     FILE *file;
@@ -52,15 +52,15 @@ static void read_events(void)
     fflush(NULL);
     file = fopen("/tmp/events", "rb");
     fstat(fileno(file), &status);
-    record_count = (status.st_size - sizeof(EventHeader)) / sizeof(EventRecord);
-    records = g_renew(EventRecord, records, record_count);
+    record_count = (status.st_size - sizeof(EventHeader)) / sizeof(EventRecord) - forgotten;
+    records = g_renew(EventRecord, records, record_count + 1);
     shown = g_renew(size_t, shown, record_count + 1);
-    fseek(file, sizeof(EventHeader), SEEK_SET);
+    fseek(file, sizeof(EventHeader) + forgotten * sizeof(EventRecord), SEEK_SET);
     CHECK_EQ(fread(records, sizeof(EventRecord), record_count, file), record_count);
     fclose(file);
     shown_count = 0;
-    for (size_t i = forgotten; i < record_count; i++) {
-        CHECK_EQ(records[i].seq, i);
+    for (size_t i = 0; i < record_count; i++) {
+        CHECK_EQ(records[i].seq, forgotten + i);
         if (records[i].kind != EV_STACK && records[i].kind != EV_COUNTER) {
             shown[shown_count++] = i;
         }
@@ -118,7 +118,7 @@ size_t guest_stack_words(void)
 void guest_forget(void)
 {
     read_events();
-    forgotten = record_count;
+    forgotten += record_count;
 }
 
 static void set_range(unsigned vcpu, uint64_t gpa, uint64_t bytes, bool shared)
@@ -158,6 +158,20 @@ void guest_convert(unsigned vcpu, uint64_t gpa, uint64_t bytes, bool to_shared)
 
 uint64_t guest_dirty(uint64_t gpa, bool to_shared)
 {
+    uint64_t mask = 0, lines = 0;
+
+    guest_forget();
     CHECK_EQ(guest_map_gpa(0, gpa, PAGE_BYTES, to_shared), 0);
-    return guest_last(EV_CONVERT)->arg[3];
+    for (size_t i = 0; i < guest_events(); i++) {
+        const EventRecord *record = guest_event(i);
+
+        if (record->kind == EV_DIRTY_RUN) {
+            CHECK_EQ(record->arg[0] / PAGE_BYTES, gpa / PAGE_BYTES);
+            for (uint64_t line = 0; line < record->arg[1]; line++, lines++) {
+                mask |= 1ull << (record->arg[0] % PAGE_BYTES / LINE_BYTES + line);
+            }
+        }
+    }
+    CHECK_EQ(guest_last(EV_CONVERT)->arg[3], lines);
+    return mask;
 }
