@@ -24,6 +24,9 @@ _POLL_S = 0.05
 _TAIL_BYTES = 16 << 10
 _PIECE_BYTES = 1 << 20
 MOST_LINE_CHARACTERS = 4096
+_PANIC = "Kernel panic - not syncing"
+# Behind its first line stand a trace and a few lines more.
+_PANIC_LINES = 80
 # What pexpect searches, and what it is fed in one session: a flood must not fill our memory.
 _WINDOW_BYTES = 64 << 10
 MOST_SESSION_BYTES = 8 << 20
@@ -48,6 +51,12 @@ class Console:
         text = self._read(max(0, self.size() - _TAIL_BYTES), _TAIL_BYTES).decode(errors="replace")
         kept = [printable(line.strip(), 300) for line in text.splitlines() if line.strip()]
         return "\n".join(kept[-lines:])
+
+    def last_words(self) -> str:
+        """What the guest said last: its panic if there was one, else the last line; or ""."""
+        lines = self.tail(_PANIC_LINES).splitlines()
+        panics = [line for line in lines if _PANIC in line]
+        return (panics[:1] or lines[-1:] or [""])[0]
 
     def wait_for(
         self, pattern: str, what: str, timeout_s: float, alive: Callable[[], bool]
@@ -74,9 +83,9 @@ class Console:
                     f"QEMU ended {deadline.elapsed_s():.1f} s into the wait for {what}"
                 )
             if deadline.expired():
-                last = self.tail(1) or "nothing was printed"
+                last = self.last_words() or "nothing was printed"
                 raise GuestError(
-                    f"the console showed no {what} within {timeout_s:.0f} s; its last line: {last}",
+                    f"the console showed no {what} within {timeout_s:.0f} s; last: {last}",
                     log=self.log_path,
                 )
             if not piece:

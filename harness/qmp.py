@@ -36,8 +36,8 @@ class Qmp:
         self._end = end
         self._log_path = log_path
         self._logged = 0
-        # why QEMU ends or ended, in QMP's words: "guest-panic", "host-qmp-quit"...
-        self.shutdown_reason: str | None = None
+        self._reason: str | None = None
+        self._reason_known = threading.Event()
         self._client = QMPClient("tdharness")
         self._follower: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
@@ -62,7 +62,8 @@ class Qmp:
     def _note(self, event: Message) -> None:
         data = event.get("data")
         if event.get("event") == "SHUTDOWN" and isinstance(data, Mapping):
-            self.shutdown_reason = printable(str(data.get("reason")), 40)
+            self._reason = printable(str(data.get("reason")), 40)
+            self._reason_known.set()
         if self._logged < MOST_EVENTS_LOGGED:
             self._logged += 1
             # A full disk costs the log, not the connection.
@@ -98,6 +99,14 @@ class Qmp:
         return str(
             self.execute("human-monitor-command", {"command-line": command}, timeout_s=timeout_s)
         )
+
+    def shutdown_reason(self, timeout_s: float) -> str | None:
+        """Why QEMU ends or ended, in QMP's words: "guest-panic", "host-qmp-quit".
+
+        The event may still be on its way when QEMU has ended; None when it does not come in time.
+        """
+        self._reason_known.wait(timeout_s)
+        return self._reason
 
     def close(self) -> None:
         """End the connection and its thread; safe to call twice, or when QEMU is gone."""

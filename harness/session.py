@@ -223,7 +223,9 @@ class Guest:
             ending = self.machine.ending()
             if ending and ending.orderly:
                 # -no-reboot: a panic or a reboot ends QEMU in good order.
-                raise self._guest_failed(f"{phase}: the guest ended, {ending.words}") from error
+                raise self._guest_failed(
+                    f"{phase}: the guest ended by itself ({ending.words})"
+                ) from error
             if ending and not error.log:
                 error = MachineError(f"{phase}: {ending.words}", log=self.run.qemu_log)
             self.note_harness_error(error)
@@ -231,10 +233,8 @@ class Guest:
 
     def _guest_failed(self, what: str, error: GuestError | None = None) -> GuestError:
         """The error to raise, noted for the judge, with the console's last line."""
-        last = self.machine.console.tail(1)
-        failure = (
-            f"{what}; the console's last line: {last}" if last else f"{what}; no console output"
-        )
+        last = self.machine.console.last_words() or "nothing"
+        failure = f"{what}; the console said last: {last}"
         self.facts["guest_failures"].append(failure)
         return GuestError(failure, hint=error.hint if error else None, log=self.run.console_log)
 
@@ -275,7 +275,7 @@ class Guest:
         if not ending.orderly:
             self.note_harness_error(MachineError(ending.words))
         elif not self._may_end:
-            self._guest_failed(f"the guest ended between two steps, {ending.words}")
+            self._guest_failed(f"the guest ended by itself between two steps ({ending.words})")
 
     def _write_facts(self) -> None:
         self.run.write_json(self.run.run_json, self.facts)

@@ -13,9 +13,9 @@ from harness.qmp import Qmp
 TD_MODES = ("stub", "none")
 MOST_VCPUS = 8
 MIN_MEMORY_MIB, MOST_MEMORY_MIB = 512, 8192
-# Linux: the console; a panic ends QEMU (-no-reboot). Hardware with TDX needs no page table
-# isolation, so its kernels run without.
-CMDLINE = "console=ttyS0 panic=-1 pti=off"
+# The console, from the first moment on: a kernel that panics at once has to be heard. A panic ends
+# QEMU (-no-reboot). Hardware with TDX needs no page table isolation, so its kernels run without.
+CMDLINE = "console=ttyS0 earlyprintk=ttyS0 panic=-1 pti=off"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class Ending:
     """How a machine ended. Orderly: the guest or the harness asked for it, nothing failed."""
 
     orderly: bool
-    # with QEMU's own last words if it said any
+    # what failed, with QEMU's own last words if it said any; or who asked: "guest-reset" and so on
     words: str
 
 

@@ -27,8 +27,12 @@ from harness.text import printable
 DISK_BYTES = 16 * MIB
 MOST_CONSOLE_BYTES = 16 * MIB
 _DEATH_TIMEOUT_S = 2.0
+_REASON_TIMEOUT_S = 0.5
 _PORT_TRIES = 5
 _REGISTERS_BYTES = 16 << 10
+# A panic that is too early to restart the machine: these are the kernel's last words.
+_END_OF_PANIC = "---[ end Kernel panic"
+_PANIC_SILENCE_S = 3.0
 _PORT_TAKEN = "Could not set up host forwarding"
 _NO_SANDBOX = re.compile("sandbox|seccomp", re.IGNORECASE)
 
@@ -152,12 +156,15 @@ class QemuMachine:
                 hint="what it repeats is in the log",
                 log=self._run.console_log,
             )
-        now_s = time.monotonic()
         if size != self._size:
-            self._grown_s, self._size = now_s, size
-        elif self.most_silence_s is not None and now_s - self._grown_s > self.most_silence_s:
+            self._grown_s, self._size = time.monotonic(), size
+            return
+        silent_s = time.monotonic() - self._grown_s
+        if silent_s > _PANIC_SILENCE_S and _END_OF_PANIC in self.console.tail(1):
+            raise GuestError("the guest hangs in a panic", log=self._run.console_log)
+        if self.most_silence_s is not None and silent_s > self.most_silence_s:
             raise GuestError(
-                f"the guest hangs: its console has been silent for {now_s - self._grown_s:.0f} s",
+                f"the guest hangs: its console has been silent for {silent_s:.0f} s",
                 hint="what its CPUs did is in the run's file diagnosis",
                 log=self._run.console_log,
             )
@@ -188,8 +195,8 @@ class QemuMachine:
         if code is None:
             return None
         if code == 0:
-            reason = (self._qmp and self._qmp.shutdown_reason) or "no reason given"
-            return Ending(orderly=True, words=f"QEMU ended in order ({reason})")
+            reason = self._qmp.shutdown_reason(_REASON_TIMEOUT_S) if self._qmp else None
+            return Ending(orderly=True, words=reason or "no reason given")
         how = f"ended with status {code}"
         if code < 0:
             name = signal.strsignal(-code) or "no known name"
@@ -199,7 +206,7 @@ class QemuMachine:
 
     def diagnose(self) -> str:
         ending = self.ending()
-        parts = [ending.words] if ending else []
+        parts = [f"the machine ended: {ending.words}"] if ending else []
         parts.append(f"console:\n{self.console.tail(20) or 'nothing was printed'}")
         if self.alive():
             with contextlib.suppress(MachineError):

@@ -78,6 +78,7 @@ class Fake:
         self._stream = StreamBuilder(vcpus=int(plugin.get("vcpus", "1")))
         self._written = 0
         self._lock = threading.Lock()
+        self._negotiated = threading.Event()
         if self._events:
             self._events.write_bytes(encode_header(vcpus=self._stream.vcpus))
 
@@ -132,6 +133,7 @@ class Fake:
                 self._tell({"return": "CPU#0\r\nRIP=ffffffff81000010\r\n", **answer})
             elif name in ("qmp_capabilities", "quit"):
                 self._tell({"return": {}, **answer})
+                self._negotiated.set()
             else:
                 error = {"class": "CommandNotFound", "desc": f"no command {name}"}
                 self._tell({"error": error, **answer})
@@ -139,7 +141,8 @@ class Fake:
                 self.shut_down("host-qmp-quit")
 
     def shut_down(self, reason: str) -> NoReturn:
-        """Say why, and exit in order."""
+        """Say why, and exit in order; before the host has negotiated, QEMU tells it nothing."""
+        self._negotiated.wait(5.0)
         stamp = {"seconds": 1, "microseconds": 2}
         self._tell({"event": "SHUTDOWN", "data": {"reason": reason}, "timestamp": stamp})
         self.end()

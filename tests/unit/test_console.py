@@ -57,7 +57,7 @@ def test_line_that_comes_in_pieces(console: Console) -> None:
 def test_line_that_does_not_come(console: Console, log: str) -> None:
     console.log_path.write_text(log)
     start_s = time.monotonic()
-    with pytest.raises(GuestError, match=r"no user space within 0 s; its last line: \w") as caught:
+    with pytest.raises(GuestError, match=r"no user space within 0 s; last: \w") as caught:
         console.wait_for("user space", "user space", 0.2, running)
     assert 0.2 <= time.monotonic() - start_s < PROMPT_S
     assert caught.value.log == console.log_path
@@ -88,6 +88,17 @@ def test_tail_is_short_and_harmless(console: Console) -> None:
     assert tail[0].startswith("xxx") and len(tail[0]) == 300
     assert tail[1:] == ["\\x1b]0;evil\\x07\ufffd", "last"]
     assert console.size() == len(lines)
+
+
+def test_last_words(console: Console) -> None:
+    assert console.last_words() == ""
+    panic = "[    1.0] Kernel panic - not syncing: Oh"
+    console.log_path.write_text("[    0.9] one\r\n[    0.95] two\r\n")
+    assert console.last_words() == "[    0.95] two"
+    with console.log_path.open("a") as log:
+        trace = "".join(f"[    1.1]  f{n}+0x1/0x2\n" for n in range(20))
+        log.write(f"{panic}\n{trace}[    1.2] ---[ end {panic[11:]} ]---\n")
+    assert console.last_words() == panic
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import proc
-from harness.errors import ConfigError, HostError, MachineError
+from harness import agent, proc
+from harness.errors import ConfigError, GuestError, HostError, MachineError
 from harness.machine import private
 from harness.machine import qemu as module
 from harness.machine.arguments import MIB, Wiring, arguments, plugin_argument
@@ -45,7 +45,7 @@ def after(words: list[str], name: str) -> list[str]:
 def test_command_line_of_a_td() -> None:
     words = arguments(SPEC, WIRING)
     assert after(words, "-cpu") == ["max,vendor=GenuineIntel,level=0x21"]
-    assert after(words, "-append") == ["console=ttyS0 panic=-1 pti=off"]
+    assert after(words, "-append") == ["console=ttyS0 earlyprintk=ttyS0 panic=-1 pti=off"]
     assert after(words, "-netdev") == ["user,id=net,hostfwd=tcp:127.0.0.1:2222-:22"]
     assert option(words, "-chardev", "id=qmp")["fd"] == "5"
     assert option(words, "-chardev", "id=agent")["fd"] == "6"
@@ -165,10 +165,30 @@ def test_start_and_end(tmp_path: Path, place: Path) -> None:
     machine.stop()
     ending = machine.ending()
     assert ending and ending.orderly
-    assert "QEMU ended in order" in machine.diagnose()
+    assert "the machine ended: no reason given" in machine.diagnose()
     for gone in ("qmp", "agent"):
         with pytest.raises(MachineError, match="not running"):
             getattr(machine, gone)
+
+
+@pytest.mark.parametrize(
+    ("last", "words"),
+    [("", "hangs in a panic"), ("[    0.3] going on\r\n", "no answer from the guest's agent")],
+)
+def test_panic_without_a_restart_is_told_at_once(
+    last: str, words: str, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PANIC_SILENCE_S", 0.2)
+    monkeypatch.setattr(agent, "_WATCH_S", 0.05)
+    machine = machine_of(tmp_path, "boot=hang")
+    try:
+        machine.start()
+        with machine.console.log_path.open("a") as log:
+            log.write(f"[    0.2] ---[ end Kernel panic - not syncing: Oh ]---\r\n{last}")
+        with pytest.raises(GuestError, match=words):
+            machine.agent.wait_ready(1.0)
+    finally:
+        machine.stop()
 
 
 def test_qemu_without_a_sandbox(tmp_path: Path, place: Path) -> None:

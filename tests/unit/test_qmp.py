@@ -103,11 +103,12 @@ def test_commands_and_events(connect: Callable[..., Qmp], tmp_path: Path) -> Non
     assert qmp.execute("x", {"a": 1})["arguments"] == {"a": 1}
     answer = qmp.human("info registers")
     assert "human-monitor-command" in answer and "info registers" in answer
-    assert qmp.shutdown_reason is None
+    assert qmp.shutdown_reason(0.0) is None
     qmp.execute("quit")
+    assert qmp.shutdown_reason(PROMPT_S) == "guest-panic"
     qmp.close()
     assert events(tmp_path) == ["SHUTDOWN"]
-    assert qmp.shutdown_reason == "guest-panic"
+    assert qmp.shutdown_reason(0.0) == "guest-panic"
 
 
 def test_command_that_fails_is_no_end(connect: Callable[..., Qmp]) -> None:
