@@ -95,21 +95,21 @@ class GuestPool:
             self._plan = self._plan or prepare(self._request, _silent, scenario="pytest")
             self._guest = Guest(self._plan, self._runs, _silent)
             self._guest.boot()
-        except HarnessError as error:
-            self.discard()
-            if first:
+        except BaseException as error:
+            self.discard(planned=False)
+            if first and isinstance(error, HarnessError):
                 self._failure = error
             raise
         self.boots += 1
         self._symbols = load(self._guest.run).symbols
         self._view = TestGuest(self._guest)
 
-    def discard(self) -> None:
-        """End the guest and leave its run directory judged."""
+    def discard(self, *, planned: bool = True) -> None:
+        """End the guest and leave its run directory judged; `planned` as Guest.stop()."""
         guest, self._guest, self._view = self._guest, None, None
         if guest is None:
             return
-        guest.stop()
+        guest.stop(planned=planned)
         evidence = load(guest.run)
         verdict = judge(guest.run, evidence=evidence)
         html.write(model.load(guest.run, verdict, evidence), guest.run.report_html)
