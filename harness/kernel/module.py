@@ -81,6 +81,11 @@ def _headers(kernel: Kernel, buildroot: BuildRoot) -> tuple[Path, list[tuple[Pat
             f"the headers of {kernel.release} are in {place}, where the build root has its own",
             hint="use a kernel build tree outside /usr",
         )
+    if not (place / "Module.symvers").is_file():
+        raise ConfigError(
+            f"the build tree {place} does not say what the kernel exports: no Module.symvers",
+            hint=f"make -C {place} modules",
+        )
     return place, [(place, place)]
 
 

@@ -153,12 +153,20 @@ def test_other_headers_make_another_module(root: FakeRoot, kernel: Kernel, tmp_p
 
 def test_headers_of_a_build_tree_are_seen_at_their_own_path(root: FakeRoot, tmp_path: Path) -> None:
     tree = tmp_path / "linux"
-    tree.mkdir()
+    write(tree / "Module.symvers", b"")
     kernel = Kernel(release="6.13.0-mine", image=tree / "bzImage", headers=tree)
     build_module(kernel, root, cache_dir=tmp_path / "cache")
     (call,) = root.calls
     assert call["argv"][2] == str(tree)
     assert call["binds"][tree] == tree
+
+
+def test_a_build_tree_without_its_exports(root: FakeRoot, tmp_path: Path) -> None:
+    kernel = Kernel(release="6.13.0-mine", image=tmp_path / "bzImage", headers=tmp_path)
+    with pytest.raises(ConfigError, match=r"no Module\.symvers") as caught:
+        build_module(kernel, root, cache_dir=tmp_path / "cache")
+    assert caught.value.hint == f"make -C {tmp_path} modules"
+    assert root.calls == []
 
 
 @pytest.mark.parametrize("headers", [None, Path("/usr/src")])
