@@ -299,7 +299,9 @@ def test_a_guest_that_never_booted_can_be_stopped_twice(tmp_path: Path, nothing_
     guest.stop()
     guest.stop()
     never = Guest(fake_plan(tmp_path / "f"), tmp_path / "r", print)
+    never.stop(planned=False)
     never.stop()
+    assert facts(never.run.path)["planned_stop"] is False
     assert judge(never.run).outcome is Outcome.ERROR
 
 

@@ -22,6 +22,8 @@ pytest_plugins = ["pytester"]
 WITHOUT = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest")
 HEAD = """
 import pytest
+from harness.errors import MachineError
+from harness.workload import Step
 
 CONVERT, FAULT = "tdh convert size=4K", "tdh fault name=no-flush"
 """
@@ -72,6 +74,9 @@ def test_clean(guest):
 def test_finding(guest):
     guest.sh(FAULT)
 
+def test_failed_step(guest):
+    guest.step(Step(name="must-fail", command=CONVERT, must_fail=True))
+
 def test_clean_again(guest):
     guest.sh(CONVERT)
 
@@ -120,8 +125,9 @@ def test_without_a_guest():
         "test_without_a_guest",
     }  # fmt: skip
     assert {name for name, message in ended.items() if not message} == passed
-    result.assert_outcomes(passed=5, failed=7)
+    result.assert_outcomes(passed=5, failed=8)
     assert "guest-cache-flush (fail)" in ended["test_finding"]
+    assert "workload (fail)" in ended["test_failed_step"]
     assert "kernel-log (fail)" in ended["test_warning"]
     not_caught = "the planted fault was not caught by guest-cache-flush"
     assert ended["test_not_caught"].splitlines()[0].endswith(not_caught)
@@ -159,6 +165,24 @@ def test_next(guest):
         for run in run_directories(pytester)
     ]
     assert sorted(outcomes) == ["ERROR" if fault == "lose" else "FAIL", "PASS"]
+
+
+def test_a_guest_that_a_failed_test_lost_is_replaced(
+    suite_of: Suite, pytester: pytest.Pytester
+) -> None:
+    result = suite_of(
+        """
+def test_lose(guest):
+    with pytest.raises(MachineError):
+        guest.sh("fake lose")
+    assert "mine" == "yours"
+
+def test_next(guest):
+    guest.sh(CONVERT)
+"""
+    )
+    result.assert_outcomes(passed=1, failed=1)
+    assert len(run_directories(pytester)) == 2
 
 
 def test_a_guest_that_hangs_is_replaced(suite_of: Suite, pytester: pytest.Pytester) -> None:
