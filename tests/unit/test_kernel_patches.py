@@ -15,7 +15,8 @@ HEADERS = ("From", "Subject", "Signed-off-by", "Origin", "Forwarded", "X-Trips")
 
 def complaints(group: Path) -> list[str]:
     """What is wrong with a group of patches."""
-    listed = (group / "series").read_text().split()
+    lines = (group / "series").read_text().splitlines()
+    listed = [line for line in lines if line and not line.startswith("#")]
     found = [] if (group.parent / "BASE").is_file() else [f"{group.parent.name}: no BASE"]
     present = sorted(path.name for path in group.glob("*.patch"))
     if listed != present:

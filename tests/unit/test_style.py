@@ -96,13 +96,18 @@ def shellcheck(root: Path, files: Sequence[Path]) -> list[str]:
     return tool("shellcheck", *scripts) if scripts else []
 
 
+def licence_lines(path: Path) -> str:
+    """Where a file says its licence: at its top, in a patch among the tags of its message."""
+    return "".join(text_of(path).split("\n")[: 20 if path.suffix == ".patch" else 2])
+
+
 def spdx(root: Path, files: Sequence[Path]) -> list[str]:
     return [
         f"{path}: no SPDX line"
         for path in files
         if not WITHOUT_SPDX.search(os.fspath(path.relative_to(root)))
         and path.stat().st_size
-        and "SPDX-License-Identifier: GPL-2.0" not in "".join(text_of(path).split("\n")[:2])
+        and "SPDX-License-Identifier: GPL-2.0" not in licence_lines(path)
     ]
 
 
