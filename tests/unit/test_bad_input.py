@@ -5,6 +5,7 @@ import errno
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from harness import cli, prepare, session, workload
+from harness import agent, cli, prepare, session, workload
 from harness.errors import ExitCode, GuestError, MachineError
 from harness.judge import judge
 from harness.machine import qemu
@@ -30,7 +31,10 @@ from harness.workload import Step
 
 # The bound of each: far below what a person would call hanging.
 MOST_S = 15.0
-STEPS = (Step(name="convert-4k", command="tdh convert size=4K", timeout_s=0.6),)
+STEPS = (Step(name="convert-4k", command="tdh convert size=4K"),)
+# Short where a guest never answers; long where a busy machine might keep a good one from it.
+SHORT_S, LONG_S = 0.6, 20.0
+UNANSWERED = re.compile("=hang|=agent-garbage")
 Cli = Callable[..., tuple[int, str, str]]
 
 
@@ -57,16 +61,24 @@ def tdharness(
     nothing_left: Path,
 ) -> Iterator[Cli]:  # fmt: skip
     """`tdharness run` whose guest fails as told: exit code, output, errors."""
-    monkeypatch.setattr(workload, "steps_for", lambda *_, **__: STEPS)
-    patient = functools.partial(qemu.QemuMachine, patience=qemu.Patience(start_s=0.7, quit_s=0.7))
-    monkeypatch.setattr(session, "QemuMachine", patient)
     monkeypatch.setattr(qemu, "_DEATH_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(agent, "_WATCH_S", 0.1)
 
     def run(faults: str, *words: str, **timeouts: float) -> tuple[int, str, str]:
         def planned(*_: object, **__: object) -> Plan:
-            plan = fake_plan(tmp_path / "fake", faults, boot_timeout_s=5.0)
+            plan = fake_plan(tmp_path / "fake", faults, boot_timeout_s=LONG_S)
             return replace(plan, **timeouts)  # type: ignore[arg-type]
 
+        patience = qemu.Patience(
+            start_s=0.7 if faults == "qmp=hang" else LONG_S,
+            quit_s=SHORT_S if faults == "quit=hang" else LONG_S,
+        )
+        monkeypatch.setattr(
+            session, "QemuMachine", functools.partial(qemu.QemuMachine, patience=patience)
+        )
+        short = faults.startswith("convert") and UNANSWERED.search(faults)
+        steps = [replace(step, timeout_s=SHORT_S if short else LONG_S) for step in STEPS]
+        monkeypatch.setattr(workload, "steps_for", lambda *_, **__: steps)
         monkeypatch.setattr(prepare, "prepare", planned)
         before_s = time.monotonic()
         code = cli.main(["run", "--runs", str(tmp_path / "runs"), *words])
@@ -127,13 +139,13 @@ FAILURES = [
     ("boot=lose", 4, "QEMU was ended by signal 9 (Killed)", "qemu.log"),
     ("boot=panic", 1, "boot: the guest ended by itself (guest-panic)", "console.log"),
     ("boot=reboot", 1, "boot: the guest ended by itself (guest-reset)", "console.log"),
-    ("boot=hang", 1, "boot: no answer from the guest's agent within 1 s", "console.log"),
-    ("boot=agent-garbage", 1, "boot: no answer from the guest's agent within 1 s", "console.log"),
+    ("boot=hang", 1, "boot: no answer from the guest's agent within ", "console.log"),
+    ("boot=agent-garbage", 1, "boot: no answer from the guest's agent within ", "console.log"),
     ("boot=flood", 1, "boot: the guest flooded its console: ", "console.log"),
     ("convert=lose", 4, "convert-4k: QEMU was ended by signal 9 (Killed)", "qemu.log"),
     ("convert=panic", 1, "convert-4k: the guest ended by itself (guest-panic)", "console.log"),
     ("convert=reboot", 1, "convert-4k: the guest ended by itself (guest-reset)", "console.log"),
-    ("convert=hang", 1, "convert-4k: no answer from the guest's agent within 1 s", "console.log"),
+    ("convert=hang", 1, "convert-4k: no answer from the guest's agent within ", "console.log"),
     ("convert=agent-garbage", 1, "convert-4k: ", "console.log"),
 ]  # fmt: skip
 
@@ -147,7 +159,8 @@ def test_a_failure_is_one_clear_sentence(
     shutil.copytree(passed, earlier)
     before = contents(earlier)
     monkeypatch.setattr(qemu, "MOST_CONSOLE_BYTES", 1 << 20)
-    found, output, errors = tdharness(faults, boot_timeout_s=5.0 if "flood" in faults else 0.9)
+    timeouts = {"boot_timeout_s": 1.0} if UNANSWERED.search(faults) else {}
+    found, output, errors = tdharness(faults, **timeouts)
     assert found == code
     said = complaint(errors)
     assert sentence in said[0]

@@ -154,8 +154,13 @@ def test_sigkill_while_judging_loses_the_verdict_only(start: Starter) -> None:
     assert judge(child.run).outcome is Outcome.PASS
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(("line", "faults"), MOMENTS[1:3])
+@pytest.mark.parametrize(
+    ("number", "line", "faults"),
+    [
+        pytest.param(signal.SIGINT, *MOMENTS[1].values, id="int-boot"),
+        pytest.param(signal.SIGTERM, *MOMENTS[2].values, id="term-step"),
+    ],
+)
 def test_an_interrupt_cleans_up_and_says_so(
     number: int, line: str, faults: str, start: Starter
 ) -> None:
