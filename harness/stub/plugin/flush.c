@@ -10,6 +10,12 @@ static bool is_long_mode(const Vcpu *v)
     return v->cr0 & CR0_PG && v->cr4 & CR4_PAE;
 }
 
+/* Privileged instructions fault in user mode: what a process runs there changes nothing. */
+static bool is_privileged(Vcpu *v)
+{
+    return !(v->cr0 & CR0_PE) || !(vcpu_get(v, REG_CS) & 3);
+}
+
 static void on_flush_line(unsigned vcpu, void *data)
 {
     Vcpu *v = &stub.vcpus[vcpu];
@@ -32,6 +38,9 @@ static void on_flush_caches(unsigned vcpu, void *data)
         .arg = {site->insn.kind == INSN_INVD ? 0x08 : 0x09},
     };
 
+    if (!is_privileged(&stub.vcpus[vcpu])) {
+        return;
+    }
     g_mutex_lock(&stub.lock);
     memory_flush_all(&stub.memory);
     stream_put(&stub.stream, &record);
@@ -64,7 +73,7 @@ static void on_invlpg(unsigned vcpu, void *data)
     const Site *site = data;
     uint64_t va;
 
-    if (!is_long_mode(v)) {
+    if (!is_long_mode(v) || !is_privileged(v)) {
         return;
     }
     va = vcpu_address(v, &site->insn);
@@ -133,6 +142,9 @@ static void on_mov_to_cr(unsigned vcpu, void *data)
     const Site *site = data;
     uint64_t value = vcpu_get(v, site->insn.reg);
 
+    if (!is_privileged(v)) {
+        return;
+    }
     switch (site->insn.cr) {
     case 0:
         if ((v->cr0 ^ value) & CR0_PG) {
@@ -155,8 +167,12 @@ static void on_invpcid(unsigned vcpu, void *data)
     Vcpu *v = &stub.vcpus[vcpu];
     const Site *site = data;
     uint64_t descriptor[2] = {0}, type = vcpu_get(v, site->insn.reg);
-    GByteArray *bytes = g_byte_array_new();
+    GByteArray *bytes;
 
+    if (!is_privileged(v)) {
+        return;
+    }
+    bytes = g_byte_array_new();
     if (qemu_plugin_read_memory_vaddr(vcpu_address(v, &site->insn), bytes, sizeof(descriptor))) {
         memcpy(descriptor, bytes->data, sizeof(descriptor));
     }

@@ -41,6 +41,7 @@ typedef enum Reg {
     REG_COUNT
 } Reg;
 
+#define CR0_PE 1ull
 #define CR0_PG (1ull << 31)
 #define CR4_PSE (1ull << 4)
 #define CR4_PAE (1ull << 5)

@@ -19,7 +19,7 @@ void fake_start(uint64_t below_4g, uint64_t above_4g)
     fake.above_4g = above_4g;
     fake.ram = mmap(NULL, below_4g + above_4g, PROT_READ | PROT_WRITE,
                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    fake.blocks = g_ptr_array_new_with_free_func(g_free);
+    fake.blocks = g_ptr_array_new();
 }
 
 int fake_install(int version, int argc, char **argv)
@@ -40,8 +40,6 @@ void fake_create_vcpu(unsigned vcpu)
 void fake_exit(void)
 {
     fake.on_exit(NULL);
-    g_ptr_array_free(fake.blocks, TRUE);
-    munmap(fake.ram, fake.below_4g + fake.above_4g);
 }
 
 uint64_t fake_get(unsigned vcpu, Reg reg)

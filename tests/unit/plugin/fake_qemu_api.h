@@ -81,7 +81,7 @@ void *fake_ram(uint64_t gpa, size_t bytes);
 /* By the tables that CR3 points to, as they are now; false when not mapped. */
 bool fake_virtual(unsigned vcpu, uint64_t va, uint64_t *gpa);
 
-/* A block of `count` instructions, one behind the other; freed by fake_exit(). */
+/* A block of `count` instructions, one behind the other; never freed. */
 FakeTb *fake_translate(uint64_t pc, size_t count, const uint8_t (*bytes)[FAKE_INSN_BYTES],
                        const size_t *lengths);
 /* What runs before the instruction; false when the plugin set the PC, so that it does not run. */
