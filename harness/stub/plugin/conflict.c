@@ -69,7 +69,7 @@ static void on_flip(const Flip *flip, void *data)
         .bytes = flip->bytes,
         .to_shared = flip->new_pte & SHARED_BIT,
         .global = flip->old_pte & PTE_GLOBAL,
-        .pcid = v->cr4 & CR4_PCIDE ? v->cr3 & 0xfff : PCID_NONE,
+        .pcid = v->cr4 & CR4_PCIDE ? v->cr3 & 0xfff : 0,
     };
 
     /* A page that was a table once and holds data now is told apart by the walk. */

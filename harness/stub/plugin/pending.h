@@ -21,7 +21,7 @@ typedef struct Pending {
     uint64_t said_used;       /* a bit per vCPU whose use was emitted */
     bool to_shared, global;
     bool judged;   /* the commit came and was emitted */
-    uint16_t pcid; /* of the changing vCPU's space; PCID_NONE without PCIDs */
+    uint16_t pcid; /* of the changing vCPU's space; 0 without PCIDs */
 } Pending;
 
 typedef struct PendingSet {

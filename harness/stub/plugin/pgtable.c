@@ -154,8 +154,10 @@ static void compare_join(Tables *t, uint64_t slot, uint64_t old_link, uint64_t n
 
     for (int i = 0; child && i < TABLE_ENTRIES; i++) {
         if (is_leaf(child->entry[i], child->level)) {
-            uint64_t part = now + i * level_bytes(child->level);
+            /* Bit 12 of a large entry is no address: it may be PAT. */
+            uint64_t part = (now & ~PTE_ADDRESS) | leaf_gpa(now, child->level + 1);
 
+            part += i * level_bytes(child->level);
             flip_if_changed(t, slot, child->gva + i * level_bytes(child->level), child->level,
                             child->entry[i], part, data);
         }

@@ -5,8 +5,9 @@
 
 #include "guest.h"
 
-static EventRecord *records;
-static size_t *shown; /* indices of records that are neither stacks nor counters */
+enum { MOST_RECORDS = 1 << 16 };
+static EventRecord records[MOST_RECORDS];
+static size_t shown[MOST_RECORDS]; /* indices of records that are neither stacks nor counters */
 static size_t record_count, shown_count, forgotten;
 
 uint64_t guest_tdcall(unsigned vcpu, uint64_t leaf)
@@ -53,8 +54,7 @@ static void read_events(void)
     file = fopen("/tmp/events", "rb");
     fstat(fileno(file), &status);
     record_count = (status.st_size - sizeof(EventHeader)) / sizeof(EventRecord) - forgotten;
-    records = g_renew(EventRecord, records, record_count + 1);
-    shown = g_renew(size_t, shown, record_count + 1);
+    CHECK_EQ(record_count <= MOST_RECORDS, true);
     fseek(file, sizeof(EventHeader) + forgotten * sizeof(EventRecord), SEEK_SET);
     CHECK_EQ(fread(records, sizeof(EventRecord), record_count, file), record_count);
     fclose(file);
