@@ -65,9 +65,7 @@ def run_directories(pytester: pytest.Pytester) -> list[Path]:
     return sorted((pytester.path / "runs").iterdir())
 
 
-def test_each_test_is_judged_by_its_own_slice(suite_of: Suite, pytester: pytest.Pytester) -> None:
-    result = suite_of(
-        """
+SLICES = """
 def test_clean(guest):
     assert guest.sh(CONVERT).rc == 0
 
@@ -112,7 +110,12 @@ def test_own_assertion(guest):
 
 def test_without_a_guest():
     pass
-""",
+"""
+
+
+def test_each_test_is_judged_by_its_own_slice(suite_of: Suite, pytester: pytest.Pytester) -> None:
+    result = suite_of(
+        SLICES,
         "--junitxml=junit.xml",
         "-rA",
     )
