@@ -1,15 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The whole stub plugin on a fake machine, under ASan and UBSan: see tests/unit/plugin/whole.h."""
 
+import os
 import re
 from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from harness import proc
+from harness.events import decode
 from harness.provision.buildroot import BuildRoot
 from harness.stub.build import SOURCES, c_program_command, compile_c_program
+from harness.testing import reference
+from harness.testing.reference import PAGES, VCPUS, Fact, Reference, Step, facts_of
 
 TESTS = Path(__file__).parent / "plugin"
 RUN_TIMEOUT_S = 60.0
@@ -52,3 +59,115 @@ def test_whole(name: str, said: dict[str, list[str]]) -> None:
 def test_every_test_is_run(said: dict[str, list[str]]) -> None:
     assert len(NAMES) > 10
     assert set(said) == set(NAMES)
+
+
+# As tests/unit/plugin/whole_random.c maps them.
+FIRST_GPA = 4 << 20
+BASES = (0xFF11000000000000 + FIRST_GPA, 0xFF11000000000000 + (256 << 30) + FIRST_GPA)
+Plugin = Callable[[Sequence[Step]], list[Fact]]
+
+
+@pytest.fixture(scope="module")
+def plugin(buildroot: BuildRoot, program: Path) -> Iterator[Plugin]:
+    """Runs a sequence on the plugin, in a child of one lasting process."""
+    steps_in, steps_out = os.pipe()
+    answers_in, answers_out = os.pipe()
+    argv = c_program_command(buildroot, program, str(steps_in))
+    with os.fdopen(steps_out, "w") as steps, os.fdopen(answers_in) as answers:
+        with os.fdopen(answers_out, "wb") as stdout:
+            child = proc.spawn(argv, stdout=stdout, pass_fds=[steps_in])
+        os.close(steps_in)
+
+        def run(sequence: Sequence[Step]) -> list[Fact]:
+            print(
+                *(" ".join(map(str, step)) for step in sequence), sep="; ", file=steps, flush=True
+            )
+            answer = answers.readline().rstrip("\n")
+            # What the sanitizers say comes on the same way.
+            assert re.fullmatch("[0-9a-f]+", answer), answer + answers.readline()
+            stream = decode(bytes.fromhex(answer))
+            assert stream.complete
+            return list(facts_of(stream.events, first_gpa=FIRST_GPA, bases=BASES))
+
+        try:
+            yield run
+        finally:
+            proc.kill_group(child)
+
+
+def numbers(*ranges: int) -> st.SearchStrategy[tuple[int, ...]]:
+    """A number below each of these."""
+    return st.tuples(*(st.integers(0, top - 1) for top in ranges))
+
+
+def steps(letter: str, *ranges: int) -> st.SearchStrategy[Step]:
+    return numbers(VCPUS, *ranges).map(lambda n: (letter, *n))
+
+
+# Few places, so that steps meet: the ends of pages and lines, and the lines that those lie in.
+ACCESSES = st.tuples(
+    st.sampled_from("SL"),
+    st.integers(0, VCPUS - 1),
+    st.integers(0, 1),
+    st.integers(0, PAGES - 2),
+    st.sampled_from([0, 8, 60, 64, 127, 4032, 4088, 4089, 4095]),
+    st.sampled_from([1, 2, 4, 8, 16, 64]),
+)
+FLUSHES = st.tuples(
+    st.sampled_from("FW"),
+    st.integers(0, VCPUS - 1),
+    st.integers(0, 1),
+    st.integers(0, PAGES - 1),
+    st.sampled_from([0, 1, 63]),
+)
+CONVERSIONS = st.tuples(
+    st.just("M"), st.integers(0, VCPUS - 1), st.integers(0, 1), st.integers(1, PAGES - 1),
+    st.integers(0, 1),
+)  # fmt: skip
+STEPS: st.SearchStrategy[Step] = st.one_of(
+    ACCESSES,
+    ACCESSES,
+    FLUSHES,
+    steps("B"),
+    steps("P", 2, PAGES, 2),
+    steps("P", 2, PAGES, 2),
+    steps("I", 2, PAGES),
+    st.one_of(steps("C"), steps("G")),
+    CONVERSIONS,
+    steps("A", PAGES).map(lambda step: (*step, 0)),
+    steps("A").map(lambda step: (*step, 0, 1)),
+)
+
+
+def test_random_sequences(plugin: Plugin) -> None:
+    @settings(max_examples=300, deadline=None, derandomize=True)
+    @given(st.lists(STEPS, max_size=40))
+    def check(sequence: list[Step]) -> None:
+        assert plugin(sequence) == Reference().run(sequence)
+
+    check()
+
+
+def test_sequences_reach_every_kind_of_fact() -> None:
+    """The comparison above says nothing about what never happens."""
+    seen: set[str | int] = set()
+
+    @settings(max_examples=300, deadline=None, derandomize=True, database=None)
+    @given(st.lists(STEPS, max_size=40))
+    def look(sequence: list[Step]) -> None:
+        seen.update(fact[0] for fact in Reference().run(sequence))
+
+    look()
+    assert seen == {
+        "convert", "dirty", "stale", "pte_change", "wrong_alias", "unaccepted", "accept",
+        "cache_all",
+    }  # fmt: skip
+
+
+def test_a_reference_that_forgets_is_found_out(
+    plugin: Plugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence: list[Step] = [("P", 0, 0, 0, 1), ("C", 1), ("M", 2, 0, 1, 1)]
+    assert plugin(sequence) == Reference().run(sequence)
+    monkeypatch.setitem(reference.STEPS, "C", "flush_global")
+    assert plugin(sequence) != Reference().run(sequence)
