@@ -185,7 +185,7 @@ def console(arguments: argparse.Namespace) -> ExitCode:
     guest = live.find(arguments.runs, arguments.run)
     end = Console(Path(guest.console_socket), Path(guest.run) / "console.log").connect()
     with end:
-        print("Enter shows the prompt, Ctrl-] leaves", file=sys.stderr)
+        print("Enter shows the prompt, Ctrl-] leaves; one person at a time", file=sys.stderr)
         _relay(end.fileno(), lambda: end.recv(4096), end.sendall)
     return ExitCode.PASS
 

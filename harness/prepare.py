@@ -8,6 +8,7 @@ from harness.image import build_initramfs
 from harness.kernel.base import Kernel, inspect_kernel
 from harness.kernel.module import build_module
 from harness.machine.base import MachineSpec, check_size
+from harness.machine.tsc import host_tsc_khz
 from harness.provision.cache import cache_dir
 from harness.provision.kernels import DEFAULT_SERIES
 from harness.provision.setup import Provisioned, setup
@@ -74,6 +75,7 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
         plugin=plugin,
         track=request.track,
         extra_cmdline=request.extra_cmdline,
+        tsc_khz=host_tsc_khz(),
         single_thread=request.single_thread,
     )
     return Plan(

@@ -83,9 +83,11 @@ class Qmp:
             raise MachineError(
                 f"QEMU gave no answer to QMP {what} within {deadline.elapsed_s():.1f} s"
             ) from error
-        except (QMPError, OSError, EOFError) as error:
+        except (QMPError, OSError, EOFError, AssertionError) as error:
+            # AssertionError: the client finds a QEMU that dies just now impossible.
+            cause = printable(str(error)) or "the connection was lost"
             raise MachineError(
-                f"QMP {what} failed after {deadline.elapsed_s():.1f} s: {printable(str(error))}"
+                f"QMP {what} failed after {deadline.elapsed_s():.1f} s: {cause}"
             ) from error
 
     def execute(

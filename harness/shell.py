@@ -5,6 +5,7 @@ import base64
 import binascii
 import logging
 import shlex
+import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -147,8 +148,9 @@ class Shell:
             timer.cancel()
 
     def interactive(self) -> "paramiko.Channel":
-        """A shell on a terminal, for a person."""
-        return self._client.invoke_shell(term="vt100")
+        """A shell on a terminal as large as ours, for a person."""
+        size = shutil.get_terminal_size()
+        return self._client.invoke_shell("vt100", size.columns, size.lines)
 
     def close(self) -> None:
         """End the connection; safe to call twice."""

@@ -63,7 +63,8 @@ def arguments(spec: MachineSpec, wiring: Wiring) -> list[str]:
     ]
     words += ["-serial", "chardev:con"]
     words += ["-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}"]
-    words += ["-object", "monitor-qmp,id=monitor,chardev=qmp"]
+    # -S: the guest waits for QMP's "cont", so that none of its events comes before we listen.
+    words += ["-object", "monitor-qmp,id=monitor,chardev=qmp", "-S"]
     words += ["-device", f"virtio-serial-pci,{_VIRTIO}"]
     words += ["-chardev", f"socket,id=agent,fd={wiring.agent_fd}"]
     words += ["-device", "virtserialport,chardev=agent,name=tdharness.agent"]

@@ -3,12 +3,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from harness.agent import Agent
 from harness.console import Console
 from harness.errors import ConfigError
-from harness.qmp import Qmp
+
+if TYPE_CHECKING:
+    from harness.qmp import Qmp
 
 TD_MODES = ("stub", "none")
 MOST_VCPUS = 8
@@ -32,6 +34,8 @@ class MachineSpec:
     # off: emulate the TDX module only, to measure what the tracking costs
     track: bool = True
     extra_cmdline: str = ""
+    # of the host's time stamp counter (harness.machine.tsc); None: the guest measures it
+    tsc_khz: int | None = None
     # one host thread for all vCPUs: repeatable, slower
     single_thread: bool = False
 
@@ -48,7 +52,8 @@ class MachineSpec:
     @property
     def cmdline(self) -> str:
         """The kernel's command line."""
-        return f"{CMDLINE} {self.extra_cmdline}".strip()
+        clock = f"tsc_early_khz={self.tsc_khz}" if self.tsc_khz else ""
+        return " ".join(word for word in (CMDLINE, clock, self.extra_cmdline) if word)
 
 
 def check_size(smp: int, memory_mib: int) -> None:
@@ -87,7 +92,7 @@ class Machine(Protocol):
     most_silence_s: float | None
 
     @property
-    def qmp(self) -> Qmp:
+    def qmp(self) -> "Qmp":
         """The monitor, while it runs."""
 
     @property

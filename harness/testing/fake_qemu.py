@@ -78,7 +78,7 @@ class Fake:
         self._stream = StreamBuilder(vcpus=int(plugin.get("vcpus", "1")))
         self._written = 0
         self._lock = threading.Lock()
-        self._negotiated = threading.Event()
+        self._continued = threading.Event()
         if self._events:
             self._events.write_bytes(encode_header(vcpus=self._stream.vcpus))
 
@@ -131,18 +131,18 @@ class Fake:
                 self._tell({"return": {"status": "running", "running": True}, **answer})
             elif name == "human-monitor-command":
                 self._tell({"return": "CPU#0\r\nRIP=ffffffff81000010\r\n", **answer})
-            elif name in ("qmp_capabilities", "quit"):
+            elif name in ("qmp_capabilities", "cont", "quit"):
                 self._tell({"return": {}, **answer})
-                self._negotiated.set()
             else:
                 error = {"class": "CommandNotFound", "desc": f"no command {name}"}
                 self._tell({"error": error, **answer})
+            if name == "cont":
+                self._continued.set()
             if name == "quit":
                 self.shut_down("host-qmp-quit")
 
     def shut_down(self, reason: str) -> NoReturn:
-        """Say why, and exit in order; before the host has negotiated, QEMU tells it nothing."""
-        self._negotiated.wait(5.0)
+        """Say why, and exit in order."""
         stamp = {"seconds": 1, "microseconds": 2}
         self._tell({"event": "SHUTDOWN", "data": {"reason": reason}, "timestamp": stamp})
         self.end()
@@ -162,7 +162,8 @@ class Fake:
         self.qmp.sendall(json.dumps(message).encode() + b"\r\n")
 
     def boot(self) -> None:
-        """The guest, up to the greeting of its agent."""
+        """The guest, from QMP's `cont` to the greeting of its agent."""
+        self._continued.wait()
         self.print(f"Linux version {RELEASE} (nobody@nowhere)")
         self.print("tdx: Guest detected")
         self.print("Memory Encryption Features active: Intel TDX")

@@ -2,10 +2,12 @@
 """The launcher: QEMU's command line, its start and end, and what is left of both."""
 
 import os
+import platform
 import socket
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 
 from harness import agent, proc
 from harness.errors import ConfigError, GuestError, HostError, MachineError
-from harness.machine import private
+from harness.machine import private, tsc
 from harness.machine import qemu as module
 from harness.machine.arguments import MIB, Wiring, arguments, plugin_argument
 from harness.machine.base import MachineSpec, slowness
@@ -49,7 +51,7 @@ def test_command_line_of_a_td() -> None:
     assert after(words, "-netdev") == ["user,id=net,hostfwd=tcp:127.0.0.1:2222-:22"]
     assert option(words, "-chardev", "id=qmp")["fd"] == "5"
     assert option(words, "-chardev", "id=agent")["fd"] == "6"
-    assert "-no-reboot" in words and "-sandbox" in words
+    assert {"-no-reboot", "-sandbox", "-S"} < set(words)
     virtio = [device for device in after(words, "-device") if device.startswith("virtio-")]
     assert len(virtio) == 3
     assert all(device.endswith("iommu_platform=on,disable-legacy=on") for device in virtio)
@@ -83,6 +85,11 @@ def test_switches() -> None:
     assert plugin_argument(other, Path("/e")).endswith("track=off,single=on")
     assert after(arguments(other, WIRING), "-accel") == ["tcg,thread=single"]
     assert after(arguments(other, WIRING), "-append")[0].endswith(" pti=off quiet a=b,c")
+    # What the user says comes last, and wins.
+    timed = replace(other, tsc_khz=2596150)
+    assert after(arguments(timed, WIRING), "-append")[0].endswith(
+        " tsc_early_khz=2596150 quiet a=b,c"
+    )
 
 
 def test_commas_in_paths() -> None:
@@ -119,6 +126,39 @@ def test_slow_guests_get_more_time() -> None:
     assert slowness(SPEC) == slowness(replace(SPEC, smp=1)) == 1.0
     assert slowness(replace(SPEC, smp=8)) == 4.0
     assert slowness(replace(SPEC, single_thread=True)) == 2.0
+
+
+def test_rate_of_a_counter() -> None:
+    now = {"ns": 0}
+
+    def clock_ns() -> int:
+        # Every third look is late, as when another program ran in between.
+        now["ns"] += 5_000_000 if now["ns"] % 3 == 0 else 100
+        return now["ns"]
+
+    def counter() -> int:
+        return now["ns"] * 5 // 2
+
+    started_s = time.monotonic()
+    assert tsc.measure(counter, clock_ns, 0.01) == pytest.approx(2_500_000, rel=0.001)
+    assert time.monotonic() - started_s >= 0.01
+
+
+def test_rate_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    if platform.machine() == "x86_64":
+        first, second = tsc.host_tsc_khz(), tsc.host_tsc_khz()
+        assert first and 100_000 < first < 10_000_000
+        assert second == pytest.approx(first, rel=0.001)
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert tsc.host_tsc_khz() is None
+
+
+def test_rate_where_no_code_may_be_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError("no such page")
+
+    monkeypatch.setattr("mmap.mmap", refuse)
+    assert tsc.host_tsc_khz() is None
 
 
 def test_port_is_free() -> None:
@@ -183,6 +223,7 @@ def test_panic_without_a_restart_is_told_at_once(
     machine = machine_of(tmp_path, "boot=hang")
     try:
         machine.start()
+        machine.console.wait_for("Intel TDX", "boot", 5.0, machine.alive)
         with machine.console.log_path.open("a") as log:
             log.write(f"[    0.2] ---[ end Kernel panic - not syncing: Oh ]---\r\n{last}")
         with pytest.raises(GuestError, match=words):

@@ -187,6 +187,20 @@ def test_end_during_a_command(
     quiet()
 
 
+def test_end_just_after_the_connection(
+    connect: Callable[..., Qmp], quiet: Callable[[], None]
+) -> None:
+    def serve(end: socket.socket) -> None:
+        tell(end, GREETING)
+        end.recv(1 << 16)
+        tell(end, {"return": {}})
+
+    for _ in range(30):
+        with pytest.raises(MachineError):
+            connect(serve, 20.0).execute("query-status", timeout_s=20.0)
+    quiet()
+
+
 def test_closed_connection(connect: Callable[..., Qmp]) -> None:
     qmp = connect(obey)
     qmp.close()
