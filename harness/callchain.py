@@ -60,8 +60,20 @@ def frame_of(word: int, find: Find, text: ElfText | None, slide: int) -> Frame |
     called = None if call.target is None else find(call.target + slide)
     if called is None:
         return Frame(word, function)
-    jumps = text.jumps_from(called.start - slide, called.end - slide)
-    return Frame(word, function, called, frozenset(target + slide for target in jumps))
+    return Frame(word, function, called, _tail_calls(called, find, text, slide))
+
+
+def _tail_calls(
+    function: Function, find: Find, text: ElfText, slide: int, depth: int = 2
+) -> frozenset[int]:
+    """Where a function jumps to, and where functions jump to that it jumps to."""
+    jumps = text.jumps_from(function.start - slide, function.end - slide)
+    found = {target + slide for target in jumps}
+    for target in tuple(found) if depth > 1 else ():
+        next_one = find(target)
+        if next_one and next_one.start == target and next_one != function:
+            found |= _tail_calls(next_one, find, text, slide, depth - 1)
+    return frozenset(found)
 
 
 def best_chain(first: Frame, frames: Sequence[Frame]) -> list[Frame]:
