@@ -160,13 +160,11 @@ def test_status_and_outputs(connect: Callable[[], Shell]) -> None:
     assert shell.run(["true"], timeout_s=PROMPT_S).rc == 0
 
 
-@pytest.mark.parametrize(
-    "word",
-    ["", " ", "a b", "'", '"', "`id`", "$(id)", "$HOME", "\\", "*", ";", "&", "\n", "-n", "ä", "!"],
-)
-def test_words_arrive_as_they_are(connect: Callable[[], Shell], word: str) -> None:
-    result = connect().run(["printf", "[%s]", word, "last"], timeout_s=PROMPT_S)
-    assert result.stdout == f"[{word}][last]"
+def test_words_arrive_as_they_are(connect: Callable[[], Shell]) -> None:
+    words = ["", " ", "a b", "'", '"', "`id`", "$(id)", "$HOME", "\\", "*", ";", "&", "\n", "-n"]
+    words += ["ä", "!", "last"]
+    result = connect().run(["printf", "[%s]", *words], timeout_s=PROMPT_S)
+    assert result.stdout == "".join(f"[{word}]" for word in words)
 
 
 def test_output_beyond_the_window_on_either_side(
