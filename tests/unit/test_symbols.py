@@ -337,6 +337,17 @@ def test_trace_goes_through_tail_calls_and_cold_parts() -> None:
     assert c.chain(pc, [outer, top]) == ["outer.cold", "top"]
 
 
+def test_trace_goes_through_two_tail_calls_and_not_through_three() -> None:
+    names = ("leaf", "third", "second", "first", "outer")
+    c = Code(*names)
+    for inner, jumper in zip(names[:3], names[1:4], strict=True):
+        jump = c.starts[inner] - (c.starts[jumper] + 0x40 + 5)
+        c.put(jumper, 0x40, b"\xe9" + struct.pack("<i", jump))
+    pc = c.starts["leaf"] + SLIDE
+    assert c.chain(pc, [c.call("outer", 0x10, "second")]) == ["outer"]
+    assert c.chain(pc, [c.call("outer", 0x10, "first")]) == []
+
+
 def test_trace_ends_at_a_call_of_someone_else() -> None:
     c = Code("leaf", "middle", "stranger", "other")
     pc = c.starts["leaf"] + SLIDE
