@@ -4,6 +4,7 @@ import gzip
 import lzma
 import struct
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pytest
 import zstandard
@@ -340,7 +341,7 @@ def test_trace_goes_through_tail_calls_and_cold_parts() -> None:
 def test_trace_goes_through_two_tail_calls_and_not_through_three() -> None:
     names = ("leaf", "third", "second", "first", "outer")
     c = Code(*names)
-    for inner, jumper in zip(names[:3], names[1:4], strict=True):
+    for inner, jumper in pairwise(names[:4]):
         jump = c.starts[inner] - (c.starts[jumper] + 0x40 + 5)
         c.put(jumper, 0x40, b"\xe9" + struct.pack("<i", jump))
     pc = c.starts["leaf"] + SLIDE
