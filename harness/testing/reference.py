@@ -22,7 +22,7 @@ from harness.events import Event, Flag, Kind
 Step = tuple[str | int, ...]
 Fact = tuple[str | int, ...]
 
-VCPUS, PAGES = 3, 4
+VCPUS, PAGES = 2, 3
 PAGE, LINE, LARGE = 4096, 64, 2 << 20
 ALREADY, MISMATCH, WALK_FAILED = 0x00000B0A << 32, 0xC0000B0B << 32, 0xC0000B00 << 32 | 1
 PRIVATE, SHARED, PENDING = 0, 1, 2

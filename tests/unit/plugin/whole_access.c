@@ -140,6 +140,53 @@ TEST(a_mapping_that_was_missing_is_found_later)
     CHECK_EQ(guest_dirty(SMALL, true), 1);
 }
 
+/* Another root shows other frames, also where its PCID's entries are kept. */
+TEST(another_root_is_walked)
+{
+    const uint64_t va = 0x400000, other = 20 * MIB;
+    uint64_t entry;
+
+    guest_prepare(5);
+    guest_map(va, SMALL, 0, 0);
+    guest_boot(1, NULL);
+    guest_write_cr4(0, fake_get(0, REG_CR4) | CR4_PCIDE);
+    guest_store(0, va, 8);
+    memcpy(fake_ram(other, PAGE_BYTES), fake_ram(guest.root, PAGE_BYTES), PAGE_BYTES);
+    guest.root = other;
+    entry = 0;
+    memcpy(fake_ram(other, 8), &entry, 8);
+    guest_map(va, SMALL + PAGE_BYTES, 0, 0);
+    guest_write_cr3(0, other | 1 | CR3_NOFLUSH);
+    guest_store(0, va + 64, 8);
+    CHECK_EQ(guest_dirty(SMALL, true), 1);
+    CHECK_EQ(guest_dirty(SMALL + PAGE_BYTES, true), 2);
+}
+
+/* INVLPG of any address in a large page invalidates all of it (SDM volume 3, 5.10.4.1). */
+static void move_large_page(int level, uint64_t from)
+{
+    const uint64_t va = 4 * GIB, no_ram = 2 * GIB;
+
+    guest_prepare(5);
+    guest_map(va, from, level, 0);
+    guest_boot(1, NULL);
+    guest_store(0, va + LARGE_AT - from, 8);
+    guest_map(va, no_ram, level, 0);
+    guest_invlpg(0, va + level_bytes(level) - 1);
+    guest_store(0, va + LARGE_AT - from + 64, 8);
+    CHECK_EQ(guest_dirty(LARGE_AT, true), 1);
+}
+
+TEST(a_2_mib_page_that_moved)
+{
+    move_large_page(1, LARGE_AT);
+}
+
+TEST(a_1_gib_page_that_moved)
+{
+    move_large_page(2, 0);
+}
+
 /* Loads dirty nothing. */
 TEST(loads_leave_lines_clean)
 {

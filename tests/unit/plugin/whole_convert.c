@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "guest.h"
+#include "stub.h"
 
 static void flush_all_vcpus(void)
 {
@@ -43,6 +44,8 @@ TEST(a_use_before_the_invalidation)
     const EventRecord *record;
 
     guest_start(2);
+    /* What is remembered of the mapping does not hide the change. */
+    guest_store(1, at(SMALL) + 8, 8);
     guest_set_shared(0, at(SMALL), 0, true);
     guest_forget();
     guest_store(1, at(SMALL) + 8, 8);
@@ -138,12 +141,23 @@ TEST(split_and_join)
     CHECK_EQ(guest_last(EV_PTE_CHANGE)->arg[1], LARGE_AT + 5 * PAGE_BYTES);
     CHECK_EQ(guest_last(EV_PTE_CHANGE)->arg[4], PAGE_BYTES);
     flush_all_vcpus();
-    /* The table's page is data from here on. */
+    /* The table's page is data from here on, and costs no more than data. */
+    CHECK_EQ(memory_page(&stub.memory, NEW_TABLE)->state, 0);
     guest_forget();
     guest_write(0, NEW_TABLE + 5 * 8, (LARGE_AT + 5 * PAGE_BYTES) | PTE_BITS | SHARED_BIT);
     guest_store(0, at(NEW_TABLE) + 64, 8);
     CHECK_EQ(guest_events(), 0);
     CHECK_EQ(guest_dirty(NEW_TABLE, true), 3);
+}
+
+/* Linked with another shared bit than the large page had: every page changes. */
+TEST(a_split_that_changes_all_of_it)
+{
+    guest_start(1);
+    fill_table(LARGE_AT, SHARED_BIT);
+    guest_write(0, guest_slot(at(LARGE_AT), 1), NEW_TABLE | PTE_BITS);
+    CHECK_EQ(guest_count(EV_PTE_CHANGE), TABLE_ENTRIES);
+    CHECK_EQ(guest_last(EV_PTE_CHANGE)->arg[0], at(LARGE_AT + 511 * PAGE_BYTES));
 }
 
 /* A large leaf with the PAT bit (bit 12 of a large entry, SDM volume 3, table 4-18). */
@@ -199,6 +213,32 @@ TEST(changes_of_other_bits)
     *(uint64_t *)fake_ram(slot + 8, 8) |= SHARED_BIT;
     guest_store(0, at(slot), 16);
     CHECK_EQ(guest_count(EV_PTE_CHANGE), 3);
+}
+
+/* Two mappings of a page changed, and one was invalidated: the other still owes. */
+TEST(two_mappings_owe_apart)
+{
+    guest_start(1);
+    guest_set_shared(0, at(SMALL), 0, true);
+    guest_set_shared(0, at(SHARED_ALIAS + SMALL), 0, false);
+    guest_invlpg(0, at(SHARED_ALIAS + SMALL));
+    guest_forget();
+    guest_load(0, at(SMALL), 8);
+    CHECK_EQ(guest_count(EV_STALE), 1);
+    CHECK_EQ(guest_last(EV_STALE)->arg[0], at(SMALL));
+}
+
+/* A load of up to 8 bytes that only ends in the wrong page, from wherever it begins. */
+TEST(loads_that_reach_into_the_next_page)
+{
+    guest_start(1);
+    for (uint64_t begin = PAGE_BYTES - 9; begin <= PAGE_BYTES; begin++) {
+        guest_map_gpa(0, SMALL + PAGE_BYTES, PAGE_BYTES, true);
+        guest_load(0, at(SMALL), 8);
+        guest_forget();
+        guest_load(0, at(SMALL) + begin, 8);
+        CHECK_EQ(guest_count(EV_WRONG_ALIAS), begin + 8 > PAGE_BYTES);
+    }
 }
 
 /* A wrong alias is told once per page and kind, until the next conversion. */

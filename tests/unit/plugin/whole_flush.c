@@ -96,6 +96,9 @@ TEST(a_line_flushed_twice_is_counted)
     guest_clflush_range(1, at(SMALL), 2 * LINE_BYTES);
     guest_dirty(SMALL, true);
     CHECK_EQ(flushed(), 64ull << 32 | 2);
+    /* The count begins anew with each conversion. */
+    guest_dirty(SMALL, false);
+    CHECK_EQ(flushed(), 0);
 }
 
 TEST(flushes_of_everything)

@@ -12,7 +12,7 @@
 #include "guest.h"
 #include "whole.h"
 
-enum { VCPUS = 3, PAGES = 4 };
+enum { VCPUS = 2, PAGES = 3 };
 
 /* Mapping 0 is the direct map's, which is global; mapping 1 is not. Both begin as private. */
 #define SECOND (256 * GIB)

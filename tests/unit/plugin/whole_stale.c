@@ -208,6 +208,13 @@ TEST(pcids)
     change();
     guest_invpcid(0, 0, 3, target);
     CHECK_EQ(owing_at_commit(), 0);
+    guest_forget();
+    guest_flush_global(0);
+    guest_set_shared(0, target, 0, false);
+    guest_flush_global(0);
+    change();
+    guest_write_cr4(0, fake_get(0, REG_CR4) & ~CR4_PCIDE); /* all goes with the PCIDs */
+    CHECK_EQ(owing_at_commit(), 0);
 }
 
 /* A vCPU that has not run kernel code yet holds no translation. */
