@@ -48,9 +48,6 @@ def _add_guest_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--cmdline", default="", metavar="WORDS", help="more for the kernel")
     group.add_argument("--qemu", type=Path, metavar="PROGRAM", help="a QEMU of your own, >= 11.1")
-    group.add_argument(
-        "--single-thread", action="store_true", help="all vCPUs in one host thread: repeatable"
-    )
 
 
 def _add_runs(parser: argparse.ArgumentParser) -> None:

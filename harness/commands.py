@@ -43,7 +43,6 @@ def request_of(arguments: argparse.Namespace) -> "Request":
         memory_mib=arguments.memory,
         extra_cmdline=arguments.cmdline,
         qemu=arguments.qemu,
-        single_thread=arguments.single_thread,
     )
 
 

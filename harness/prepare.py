@@ -30,7 +30,6 @@ class Request:
     extra_cmdline: str = ""
     qemu: Path | None = None
     track: bool = True
-    single_thread: bool = False
 
     def words(self) -> tuple[str, ...]:
         """The options of `tdharness run` that ask for this again."""
@@ -76,7 +75,6 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
         track=request.track,
         extra_cmdline=request.extra_cmdline,
         tsc_khz=host_tsc_khz(),
-        single_thread=request.single_thread,
     )
     return Plan(
         spec=spec,
