@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Fixtures of the unit tests."""
 
+import logging
+from collections.abc import Callable
+
 import pytest
 
 from harness.provision import kernels
@@ -13,3 +16,14 @@ def buildroot() -> BuildRoot:
     root = kernels.stock().headers_buildroot
     assert root is not None
     return root
+
+
+@pytest.fixture
+def quiet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[[], None]:
+    """Holds that the library prints nothing by itself; pytest sets up logging, a user does not."""
+    monkeypatch.setattr(logging.root, "handlers", [])
+
+    def check() -> None:
+        assert capfd.readouterr() == ("", "")
+
+    return check

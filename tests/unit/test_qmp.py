@@ -2,7 +2,6 @@
 """The synchronous face of QMP, against servers that break its rules."""
 
 import json
-import logging
 import socket
 import threading
 import time
@@ -52,17 +51,6 @@ def obey(end: socket.socket) -> None:
 
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
-
-
-@pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[[], None]:
-    """Holds that the library prints nothing by itself; pytest sets up logging, a user does not."""
-    monkeypatch.setattr(logging.root, "handlers", [])
-
-    def check() -> None:
-        assert capfd.readouterr() == ("", "")
-
-    return check
 
 
 @pytest.fixture

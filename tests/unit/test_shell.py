@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """ssh, against a real server in this process that can also misbehave."""
 
-import logging
 import socket
 import stat
 import threading
@@ -125,17 +124,6 @@ def guest(tmp_path: Path) -> Iterator[Guest]:
     server = Guest(tmp_path)
     yield server
     server.close()
-
-
-@pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[[], None]:
-    """Holds that the library prints nothing by itself; pytest sets up logging, a user does not."""
-    monkeypatch.setattr(logging.root, "handlers", [])
-
-    def check() -> None:
-        assert capfd.readouterr() == ("", "")
-
-    return check
 
 
 @pytest.fixture
