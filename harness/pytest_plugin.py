@@ -47,6 +47,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "min_cpus(n): needs so many vCPUs")
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Under pytest-xdist, one worker gets all tests that share the guest: it boots once."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        if _GUEST_FIXTURE in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group(_GUEST_FIXTURE))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what the chosen guest cannot show, with the reason."""
     from harness.suite import skip_reason

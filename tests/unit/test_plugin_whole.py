@@ -18,6 +18,9 @@ from harness.stub.build import SOURCES, c_program_command, compile_c_program
 from harness.testing import reference
 from harness.testing.reference import PAGES, VCPUS, Fact, Reference, Step, facts_of
 
+# One worker builds the program and runs all that needs it.
+pytestmark = pytest.mark.xdist_group("plugin_whole")
+
 TESTS = Path(__file__).parent / "plugin"
 RUN_TIMEOUT_S = 60.0
 NAMES = [

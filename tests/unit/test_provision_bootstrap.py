@@ -121,7 +121,10 @@ def test_failed_install_is_tried_again(tree: Tree) -> None:
 
 def test_suite_runs_after_the_setup_with_its_arguments(tree: Tree) -> None:
     assert tree.run("test", "-k", "conversion or dma").returncode == 0
-    assert tree.calls()[-2:] == ["tdharness setup", "pytest -k conversion or dma"]
+    assert tree.calls()[-2:] == [
+        "tdharness setup",
+        "pytest -n auto --dist loadgroup -k conversion or dma",
+    ]
 
 
 def test_failed_setup_ends_the_test_command_with_its_status(tree: Tree) -> None:

@@ -261,3 +261,10 @@ def test_options_of_the_guest_are_in_the_help(pytester: pytest.Pytester) -> None
     output = pytester.runpytest_inprocess(*WITHOUT, "--help").stdout.str()
     for option in ("--td-mode", "--kernel", "--smp", "--memory", "--runs", "--tdharness-require"):
         assert option in output
+
+
+def test_one_worker_gets_all_tests_that_share_the_guest(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile("def test_a(guest): ...\ndef test_b(guest): ...\ndef test_c(): ...")
+    items, _ = pytester.inline_genitems(*WITHOUT)
+    groups = [item.get_closest_marker("xdist_group") for item in items]
+    assert [group.args[0] if group else None for group in groups] == ["guest", "guest", None]
