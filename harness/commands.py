@@ -8,20 +8,18 @@ import os
 import select
 import sys
 import termios
+import threading
 import tty
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import events as ev
 from harness import live
 from harness.errors import EvidenceError, ExitCode, GuestError, HarnessError, MachineError
-from harness.judge import judge as judge_run
-from harness.judge import load as load_evidence
 from harness.progress import Progress
-from harness.report import html, model, text
 from harness.rundir import RunDir
-from harness.verdict import Verdict
 
 # What boots guests is imported by the commands that do: judging has to be quick.
 if TYPE_CHECKING:
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
 
 NORMAL_WORKLOADS = ("conversion", "dma", "devices")
 _DETACH = b"\x1d"
+_QEMU_STARTED_S = 1.0
 
 
 def request_of(arguments: argparse.Namespace) -> "Request":
@@ -66,6 +65,7 @@ def setup(arguments: argparse.Namespace) -> ExitCode:
 def doctor(arguments: argparse.Namespace) -> ExitCode:
     """Say what is there and what is missing."""
     from harness.provision import doctor as checks
+    from harness.report import text
 
     with Progress() as progress:
         progress.say("looking at this machine; a tiny guest tries KVM")
@@ -91,7 +91,8 @@ def run(arguments: argparse.Namespace) -> ExitCode:
         guest = Guest(plan, arguments.runs, progress.say)
         planned = False
         try:
-            guest.boot()
+            with _judge_loaded_meanwhile():
+                guest.boot()
             guest.run_steps(steps)
             if arguments.keep:
                 _keep(guest, progress)
@@ -127,20 +128,28 @@ def judge(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _conclude(run: RunDir, arguments: argparse.Namespace) -> ExitCode:
-    """Judge, write the report, print."""
-    evidence = load_evidence(run)
-    verdict = judge_run(run, arguments.strict, evidence)
-    report = model.load(run, verdict, evidence)
-    html.write(report, run.report_html)
-    if arguments.json:
-        print(json.dumps({**verdict.to_json(), "run": str(run.path)}, indent=2))
-    else:
-        text.print_report(report, text.console(), every=arguments.all)
-    return _exit_code(verdict)
+    from harness.conclude import conclude
 
-
-def _exit_code(verdict: Verdict) -> ExitCode:
+    verdict = conclude(run, strict=arguments.strict, as_json=arguments.json, every=arguments.all)
     return verdict.outcome.exit_code
+
+
+@contextmanager
+def _judge_loaded_meanwhile() -> Iterator[None]:
+    """Load the judge and the report while the guest boots, which leaves Python idle."""
+
+    def load() -> None:
+        from harness.report import html
+
+        html.template()
+
+    timer = threading.Timer(_QEMU_STARTED_S, load)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def events(arguments: argparse.Namespace) -> ExitCode:
@@ -216,6 +225,7 @@ def _relay(descriptor: int, receive: Callable[[], bytes], send: Callable[[bytes]
 def bench(arguments: argparse.Namespace) -> ExitCode:
     """Measure."""
     from harness import bench as measuring
+    from harness.report import text
 
     with Progress() as progress:
         result = measuring.bench(

@@ -72,7 +72,7 @@ class Kallsyms:
 
     def _decode(self, at: int) -> tuple[str, str]:
         first, end = _name_end(self._names, at)
-        text = "".join(self._tokens[byte] for byte in self._names[first:end])
+        text = "".join(map(self._tokens.__getitem__, self._names[first:end]))
         return text[:1], text[1:]
 
     def _all_names(self) -> Iterator[tuple[str, str]]:

@@ -32,7 +32,7 @@ LAYERS = (
     # 4: one run; a run directory to a verdict
     ("judge",),
     ("report",),
-    ("session",),
+    ("conclude", "session"),
     ("prepare",),
     # 5: arguments, fixtures, exit codes
     ("bench", "suite"),
