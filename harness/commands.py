@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from harness import events as ev
 from harness import live
-from harness.errors import EvidenceError, ExitCode, GuestError, HarnessError, MachineError
+from harness.errors import EvidenceError, ExitCode
 from harness.progress import Progress
 from harness.rundir import RunDir
 
@@ -79,37 +79,24 @@ def doctor(arguments: argparse.Namespace) -> ExitCode:
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Boot, work, judge."""
+    from harness.job import carry_out
     from harness.prepare import prepare
-    from harness.session import Guest
     from harness.workload import steps_for
 
     request = request_of(arguments)
     workloads = tuple(arguments.workload or NORMAL_WORKLOADS)
     steps = steps_for(workloads, cpus=request.smp, td=request.td_mode == "stub")
-    with Progress() as progress:
-        plan = prepare(request, progress.say)
-        guest = Guest(plan, arguments.runs, progress.say)
-        planned = False
-        try:
-            with _judge_loaded_meanwhile():
-                guest.boot()
-            guest.run_steps(steps)
+    with Progress() as progress, _judge_loaded_meanwhile():
+
+        def keep(guest: "Guest") -> None:
             if arguments.keep:
                 _keep(guest, progress)
-            planned = True
-        except GuestError as error:
-            # Noted in the run; the judge turns it into a finding.
-            planned = True
-            progress.complain(error)
-        except MachineError as error:
-            guest.note_harness_error(error)
-            progress.complain(error)
-        except KeyboardInterrupt:
-            guest.note_harness_error(HarnessError("the harness was interrupted"))
-            raise
-        finally:
-            guest.stop(planned=planned)
-    return _conclude(guest.run, arguments)
+
+        plan = prepare(request, progress.say)
+        run = carry_out(
+            plan, steps, arguments.runs, progress.say, progress.complain, before_stop=keep
+        )
+    return _conclude(run, arguments)
 
 
 def _keep(guest: "Guest", progress: Progress) -> None:

@@ -33,7 +33,7 @@ LAYERS = (
     ("judge",),
     ("report",),
     ("conclude", "session"),
-    ("prepare",),
+    ("job", "prepare"),
     # 5: arguments, fixtures, exit codes
     ("bench", "suite"),
     ("commands",),
