@@ -34,6 +34,7 @@ FLOOD_LINE = "the same line again and again"
 GARBAGE = b"\xff\x00\x1b[2J{{{ 7 = 8 = \r\n1 =\n0 ! what\n\n" * 20
 _FLOOD_BYTES = 8 << 20
 _VARIABLE = "FAKE_QEMU"
+_STAMP = {"seconds": 1, "microseconds": 2}
 _GPA, _PAGE = 0x1234000, 4096
 _TOKEN = re.compile(
     r"tdh mark kind=(?P<kind>\d) id=(?P<mark>\d+)|tdh (?P<verb>convert|fault)|fake (?P<fault>\S+)"
@@ -131,20 +132,21 @@ class Fake:
                 self._tell({"return": {"status": "running", "running": True}, **answer})
             elif name == "human-monitor-command":
                 self._tell({"return": "CPU#0\r\nRIP=ffffffff81000010\r\n", **answer})
-            elif name in ("qmp_capabilities", "cont", "quit"):
+            elif name in ("qmp_capabilities", "cont", "stop", "quit"):
                 self._tell({"return": {}, **answer})
             else:
                 error = {"class": "CommandNotFound", "desc": f"no command {name}"}
                 self._tell({"error": error, **answer})
             if name == "cont":
                 self._continued.set()
+            if name == "stop":
+                self._tell({"event": "STOP", "timestamp": _STAMP})
             if name == "quit":
                 self.shut_down("host-qmp-quit")
 
     def shut_down(self, reason: str) -> NoReturn:
         """Say why, and exit in order."""
-        stamp = {"seconds": 1, "microseconds": 2}
-        self._tell({"event": "SHUTDOWN", "data": {"reason": reason}, "timestamp": stamp})
+        self._tell({"event": "SHUTDOWN", "data": {"reason": reason}, "timestamp": _STAMP})
         self.end()
 
     def _commands(self) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,7 @@ def fake_plan(
     directory: Path,
     faults: str | None = None,
     *,
-    boot_timeout_s: float = 20.0,
+    boot_timeout_s: float = 60.0,
     scenario: str = "fake",
     td_mode: str = "stub",
 ) -> Plan:

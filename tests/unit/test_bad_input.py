@@ -30,10 +30,10 @@ from harness.verdict import Outcome
 from harness.workload import Step
 
 # The bound of each: far below what a person would call hanging.
-MOST_S = 15.0
+MOST_S = 60.0
 STEPS = (Step(name="convert-4k", command="tdh convert size=4K"),)
 # Short where a guest never answers; long where a busy machine might keep a good one from it.
-SHORT_S, LONG_S = 0.6, 20.0
+SHORT_S, LONG_S = 0.6, 60.0
 UNANSWERED = re.compile("=hang|=agent-garbage")
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -159,7 +159,9 @@ def test_a_failure_is_one_clear_sentence(
     shutil.copytree(passed, earlier)
     before = contents(earlier)
     monkeypatch.setattr(qemu, "MOST_CONSOLE_BYTES", 1 << 20)
-    timeouts = {"boot_timeout_s": 1.0} if UNANSWERED.search(faults) else {}
+    timeouts = (
+        {"boot_timeout_s": 1.0} if faults.startswith("boot") and UNANSWERED.search(faults) else {}
+    )
     found, output, errors = tdharness(faults, **timeouts)
     assert found == code
     said = complaint(errors)

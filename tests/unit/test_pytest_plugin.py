@@ -268,3 +268,13 @@ def test_one_worker_gets_all_tests_that_share_the_guest(pytester: pytest.Pyteste
     items, _ = pytester.inline_genitems(*WITHOUT)
     groups = [item.get_closest_marker("xdist_group") for item in items]
     assert [group.args[0] if group else None for group in groups] == ["guest", "guest", None]
+
+
+def test_the_guest_stands_still_between_its_tests(
+    pytester: pytest.Pytester, suite_of: Suite
+) -> None:
+    result = suite_of("def test_a(guest):\n    assert guest.sh(CONVERT).rc == 0\n")
+    result.assert_outcomes(passed=1)
+    (run,) = run_directories(pytester)
+    said = [json.loads(line)["event"] for line in (run / "qmp.jsonl").read_text().splitlines()]
+    assert said == ["STOP", "SHUTDOWN"]
