@@ -36,7 +36,7 @@ class MachineSpec:
     extra_cmdline: str = ""
     # of the host's time stamp counter (harness.machine.tsc); None: the guest measures it
     tsc_khz: int | None = None
-    # one host thread for all vCPUs; not offered by any command: clean kernels trip guest-tlb-flush
+    # one host thread for all vCPUs; not offered by any command yet
     single_thread: bool = False
 
     def __post_init__(self) -> None:

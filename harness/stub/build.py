@@ -19,7 +19,8 @@ _WARNINGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter
 _GLIB = ("-I/usr/include/glib-2.0", "-I/usr/lib/x86_64-linux-gnu/glib-2.0/include")
 # Symbols of QEMU and glib are resolved when QEMU loads the plugin, so nothing is linked.
 _PLUGIN = ("-O2", "-g", "-fPIC", "-shared", "-fvisibility=hidden")
-_TEST = ("-O1", "-g", "-pthread")
+# The plugin looks some of QEMU's symbols up by name: -rdynamic.
+_TEST = ("-O1", "-g", "-pthread", "-rdynamic")
 _LIBGLIB = "/usr/lib/x86_64-linux-gnu/libglib-2.0.so.0"
 
 

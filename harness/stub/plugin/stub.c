@@ -14,6 +14,7 @@
 #include <sys/prctl.h>
 
 #include "access.h"
+#include "single.h"
 #include "track.h"
 
 PLUGIN_EXPORT int qemu_plugin_version = PLUGIN_API;
@@ -89,18 +90,24 @@ static void on_tdcall(unsigned vcpu, void *data)
     qemu_plugin_set_pc(pc + 4);
 }
 
+static void watch_exec(struct qemu_plugin_insn *insn, VcpuCallback callback, int flags, void *data)
+{
+    callback = single_exec(callback, &data);
+    qemu_plugin_register_vcpu_insn_exec_cb(insn, callback, flags, data);
+}
+
 static void watch_memory(struct qemu_plugin_insn *insn, unsigned access, uint64_t pc)
 {
     void *data = (void *)(uintptr_t)pc;
     bool wide = access & ACCESS_WIDE;
 
     if (access & ACCESS_LOAD) {
-        qemu_plugin_register_vcpu_mem_cb(insn, wide ? track_load_wide : track_load, CB_NO_REGS,
-                                         MEM_R, data);
+        qemu_plugin_register_vcpu_mem_cb(insn, single_mem(wide ? track_load_wide : track_load),
+                                         CB_NO_REGS, MEM_R, data);
     }
     if (access & ACCESS_STORE) {
-        qemu_plugin_register_vcpu_mem_cb(insn, wide ? track_store_wide : track_store, CB_NO_REGS,
-                                         MEM_W, data);
+        qemu_plugin_register_vcpu_mem_cb(insn, single_mem(wide ? track_store_wide : track_store),
+                                         CB_NO_REGS, MEM_W, data);
     }
 }
 
@@ -110,18 +117,15 @@ static void watch_kind(struct qemu_plugin_insn *insn, const Insn *decoded, uint6
     Site *site;
 
     if (decoded->kind == INSN_CPUID) {
-        qemu_plugin_register_vcpu_insn_exec_cb(insn, on_cpuid, CB_RW_REGS_PC,
-                                               (void *)(uintptr_t)(pc + length));
+        watch_exec(insn, on_cpuid, CB_RW_REGS_PC, (void *)(uintptr_t)(pc + length));
     } else if (decoded->kind == INSN_TDCALL) {
-        qemu_plugin_register_vcpu_insn_exec_cb(insn, on_tdcall, CB_RW_REGS_PC,
-                                               (void *)(uintptr_t)pc);
+        watch_exec(insn, on_tdcall, CB_RW_REGS_PC, (void *)(uintptr_t)pc);
     } else if (decoded->kind != INSN_OTHER && stub.track) {
         /* Never freed: QEMU does not say when it drops a translation, and a kernel holds only
            dozens of these instructions. */
         site = g_new(Site, 1);
         *site = (Site){*decoded, pc};
-        qemu_plugin_register_vcpu_insn_exec_cb(insn, flush_callback(decoded->kind), CB_R_REGS,
-                                               site);
+        watch_exec(insn, flush_callback(decoded->kind), CB_R_REGS, site);
     }
 }
 
@@ -168,6 +172,7 @@ static void on_vcpu_init(unsigned vcpu, void *unused)
     v = &stub.vcpus[vcpu];
     /* This thread sleeps for the vCPU's HLT: the default slack of 50 us would double that. */
     prctl(PR_SET_TIMERSLACK, 1000);
+    single_enter();
     vcpu_init(v, vcpu);
     v->cr0 = vcpu_get(v, REG_CR0);
     v->cr3 = vcpu_get(v, REG_CR3);
@@ -264,6 +269,10 @@ PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *in
         return -1;
     }
     if (!parse_options(&o, argc, argv)) {
+        return -1;
+    }
+    if (stub.single && o.vcpus > 1 && !single_init()) {
+        fprintf(stderr, "tdstub: single=on needs a QEMU that exports its running vCPU\n");
         return -1;
     }
     header.vcpus = o.vcpus;

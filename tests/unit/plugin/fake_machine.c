@@ -12,6 +12,23 @@ int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int argc, 
 
 Fake fake;
 __thread FakeThread fake_thread;
+__thread void *current_cpu;
+
+void *qemu_get_cpu(int number)
+{
+    return fake.reg[number];
+}
+
+static unsigned told(unsigned vcpu)
+{
+    return fake.told_zero ? 0 : vcpu;
+}
+
+static void run_on(unsigned vcpu)
+{
+    fake_thread.current = vcpu;
+    current_cpu = qemu_get_cpu(vcpu);
+}
 
 void fake_start(uint64_t below_4g, uint64_t above_4g)
 {
@@ -31,7 +48,7 @@ int fake_install(int version, int argc, char **argv)
 
 void fake_create_vcpu(unsigned vcpu)
 {
-    fake_thread.current = vcpu;
+    run_on(vcpu);
     fake_thread.allowed = CB_RW_REGS;
     fake.on_vcpu(vcpu, NULL);
     fake_thread.allowed = CB_NO_REGS;
@@ -116,7 +133,7 @@ FakeTb *fake_translate(uint64_t pc, size_t count, const uint8_t (*bytes)[FAKE_IN
 
 bool fake_exec(unsigned vcpu, FakeInsn *insn)
 {
-    fake_thread.current = vcpu;
+    run_on(vcpu);
     fake.reg[vcpu][FAKE_RIP] = insn->pc;
     if (sigsetjmp(fake_thread.away, 0)) {
         fake_thread.allowed = CB_NO_REGS;
@@ -124,7 +141,7 @@ bool fake_exec(unsigned vcpu, FakeInsn *insn)
     }
     for (unsigned i = 0; i < insn->exec_count; i++) {
         fake_thread.allowed = insn->exec[i].flags;
-        insn->exec[i].callback(vcpu, insn->exec[i].data);
+        insn->exec[i].callback(told(vcpu), insn->exec[i].data);
     }
     fake_thread.allowed = CB_NO_REGS;
     fake.reg[vcpu][FAKE_RIP] += insn->length;
@@ -133,11 +150,11 @@ bool fake_exec(unsigned vcpu, FakeInsn *insn)
 
 void fake_access(unsigned vcpu, FakeInsn *insn, uint64_t va, unsigned bytes, int rw)
 {
-    fake_thread.current = vcpu;
+    run_on(vcpu);
     for (unsigned i = 0; i < insn->mem_count; i++) {
         if (insn->mem[i].rw & rw) {
             fake_thread.allowed = insn->mem[i].flags;
-            insn->mem[i].callback(vcpu, __builtin_ctz(bytes), va, insn->mem[i].data);
+            insn->mem[i].callback(told(vcpu), __builtin_ctz(bytes), va, insn->mem[i].data);
         }
     }
     fake_thread.allowed = CB_NO_REGS;

@@ -52,6 +52,8 @@ typedef struct Fake {
     void (*on_exit)(void *);
     GPtrArray *blocks;
     bool translating;
+    /* One thread for all vCPUs: callbacks are told vCPU 0, which the code was compiled for. */
+    bool told_zero;
 } Fake;
 
 /* Of the thread that stands for a vCPU: which one, and what its callback may do. */
@@ -62,6 +64,9 @@ typedef struct FakeThread {
 } FakeThread;
 
 extern Fake fake;
+/* QEMU's own, which it exports for its modules: the running vCPU, and the vCPU of a number. */
+PLUGIN_EXPORT extern __thread void *current_cpu;
+PLUGIN_EXPORT void *qemu_get_cpu(int number);
 extern __thread FakeThread fake_thread;
 
 /* RAM of [0, below_4g) and [4 GiB, 4 GiB + above_4g), zeroed. */
