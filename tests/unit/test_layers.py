@@ -21,7 +21,8 @@ LAYERS = (
     ("callchain", "kallsyms", "kernellog"),
     ("symbols",),
     ("conversions",),
-    ("rules", "planted"),
+    ("rules", "planted", "mutants"),
+    ("scoretable",),
     # 2: one outside thing each
     ("proc", "rundir", "progress"),
     ("provision", "live"),
