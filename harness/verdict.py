@@ -77,7 +77,8 @@ class Finding:
     # "private to shared" | "shared to private"
     direction: str | None = None
     vcpu: int | None = None
-    # evidence word of guest-tlb-flush: "unflushed" | "used"
+    # evidence word of guest-tlb-flush: "unflushed" | "used"; of private-access-to-shared: "mapped",
+    # or None for an access
     evidence: str | None = None
     # the instruction that did it, and the one that stored or changed before
     site: Site | None = None

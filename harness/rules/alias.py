@@ -3,17 +3,22 @@
 
 from collections.abc import Sequence
 
-from harness.conversions import TO_SHARED, direction
+from harness.conversions import TO_SHARED, Conversion, direction
 from harness.events import LINE_BYTES, PAGE_BYTES, Event, Flag, Kind
 from harness.rules.context import Context, finding, grouped, maker, places, span
 from harness.verdict import Finding
 
 
 def private_access_to_shared(events: Sequence[Event], context: Context) -> list[Finding]:
-    """One finding per conversion and vCPU, over all pages."""
+    """One finding per conversion and vCPU, over all pages; and one per conversion out of order.
+
+    An access needs no instruction that means it: a CPU loads ahead, and load_unaligned_zeropad()
+    reads the page next to its own. So a mapping that is private while the page is shared breaks the
+    rule whether or not an access was seen (evidence `mapped`).
+    """
     wrong = [e for e in events if e.kind is Kind.WRONG_ALIAS and not e.flags & Flag.SHARED]
     how = "through a private mapping while it was shared"
-    return _folded("private-access-to-shared", wrong, context, how)
+    return _out_of_order(events, context) + _folded("private-access-to-shared", wrong, context, how)
 
 
 def shared_access_to_private(events: Sequence[Event], context: Context) -> list[Finding]:
@@ -60,6 +65,53 @@ def _mid_conversion(event: Event, context: Context) -> bool:
     if direction(before) == TO_SHARED:
         order.reverse()
     return [before.kind, after.kind] == order
+
+
+def _out_of_order(events: Sequence[Event], context: Context) -> list[Finding]:
+    """Mappings that changed while their page was shared: on one side of it they were private."""
+    changes = [e for e in events if e.kind is Kind.PTE_CHANGE and _on_shared(e, context)]
+    groups = grouped(changes, lambda e: (_conversion_of(e, context), direction(e)))
+    return [_mapped(group, context.conversions.get(seq)) for (seq, _), group in groups.items()]
+
+
+def _on_shared(change: Event, context: Context) -> bool:
+    before = context.history.convert_before(change.seq, change.args[1])
+    return before is not None and direction(before) == TO_SHARED
+
+
+def _conversion_of(change: Event, context: Context) -> int:
+    """The conversion that was too early to shared, or too late to private; -1: it never came."""
+    look = context.history.convert_after
+    if direction(change) == TO_SHARED:
+        look = context.history.convert_before
+    convert = look(change.seq, change.args[1])
+    return convert.seq if convert and direction(convert) == direction(change) else -1
+
+
+def _mapped(group: Sequence[Event], conversion: Conversion | None) -> Finding:
+    first = group[0]
+    start, end = span((e.args[1], e.args[4] or PAGE_BYTES) for e in group)
+    by = maker(conversion, "MapGPA")
+    order = (
+        f"still mapped {start:#x}-{end - 1:#x} as private when {by} made it shared"
+        if direction(first) == TO_SHARED
+        else f"mapped {start:#x}-{end - 1:#x} as private again before {by} ended its being shared"
+    )
+    return finding(
+        "private-access-to-shared",
+        f"the page tables {order}",
+        gpa=first.args[1],
+        gva=first.args[0],
+        direction=direction(first),
+        vcpu=first.vcpu,
+        evidence="mapped",
+        site=conversion.trace[0] if conversion and conversion.trace else None,
+        trace=conversion.trace if conversion else (),
+        conversion_site=conversion.site if conversion else None,
+        seq=first.seq,
+        count=len(group),
+        extra={"range": [start, end]},
+    )
 
 
 def _folded(rule: str, wrong: Sequence[Event], context: Context, how: str) -> list[Finding]:

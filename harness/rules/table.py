@@ -40,7 +40,8 @@ _ROWS = (
         id="private-access-to-shared",
         who="guest",
         severity=Severity.FAIL,
-        fact="the page tables map a shared page as private and it was accessed",
+        fact="the page tables map a shared page as private: it was accessed, or the order of "
+        "MapGPA and page table change left it open to be",
         look_at="the order of MapGPA and the change of the page table entry, and other mappings "
         "of the page (direct map, vmalloc, user space) that were left private",
     ),
