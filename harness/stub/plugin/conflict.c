@@ -51,38 +51,67 @@ void track_sweep(void)
     track_void_all();
 }
 
-/* A shadowed entry changed its shared bit: from now on every running vCPU owes an invalidation. */
-static void on_flip(const Flip *flip, void *data)
+uint64_t conflict_running(void)
 {
-    Vcpu *v = data;
-    Leaf now = xlate_leaf(v, flip->gva);
+    uint64_t mask = 0;
+
+    for (unsigned i = 0; i < stub.vcpu_count; i++) {
+        mask |= (uint64_t)stub.vcpus[i].online << i;
+    }
+    return mask;
+}
+
+uint16_t conflict_pcid(const Vcpu *v)
+{
+    return v->cr4 & CR4_PCIDE ? v->cr3 & 0xfff : 0;
+}
+
+uint64_t conflict_emit_change(const Vcpu *v, const Flip *flip, bool to_shared)
+{
     EventRecord record = {
         .kind = EV_PTE_CHANGE,
         .vcpu = v->index,
-        .flags = (flip->new_pte & SHARED_BIT ? EF_TO_SHARED : 0) |
-                 (flip->old_pte & PTE_GLOBAL ? EF_GLOBAL : 0),
+        .flags = (to_shared ? EF_TO_SHARED : 0) | (flip->old_pte & PTE_GLOBAL ? EF_GLOBAL : 0),
         .arg = {flip->gva, flip->gpa, flip->old_pte, flip->new_pte, flip->bytes},
     };
+
+    return stream_put(&stub.stream, &record);
+}
+
+/* From the change on, these vCPUs owe an invalidation of the old translation. */
+void conflict_owe(const Vcpu *v, const Flip *flip, uint64_t owing, bool judged)
+{
     Pending entry = {
         .gva = flip->gva,
         .gpa = flip->gpa,
         .bytes = flip->bytes,
         .to_shared = flip->new_pte & SHARED_BIT,
         .global = flip->old_pte & PTE_GLOBAL,
-        .pcid = v->cr4 & CR4_PCIDE ? v->cr3 & 0xfff : 0,
+        .pcid = conflict_pcid(v),
+        .seq = conflict_emit_change(v, flip, flip->new_pte & SHARED_BIT),
+        .owing = owing,
+        .judged = judged,
     };
 
-    /* A page that was a table once and holds data now is told apart by the walk. */
-    if (now.level < 0 || now.slot != flip->slot) {
-        return;
+    if (owing) {
+        pending_add(&stub.pending, &entry);
+        watch_pages(&entry);
     }
-    entry.seq = stream_put(&stub.stream, &record);
-    for (unsigned i = 0; i < stub.vcpu_count; i++) {
-        entry.owing |= (uint64_t)stub.vcpus[i].online << i;
-    }
-    pending_add(&stub.pending, &entry);
-    watch_pages(&entry);
     track_void_all();
+}
+
+/* A page that was a table once and holds data now is told apart by the walk. */
+bool conflict_in_use(Vcpu *v, const Flip *flip)
+{
+    return xlate_leaf(v, flip->gva).slot == flip->slot;
+}
+
+/* A shadowed entry changed its shared bit. */
+static void on_flip(const Flip *flip, void *data)
+{
+    if (conflict_in_use(data, flip)) {
+        conflict_owe(data, flip, conflict_running(), false);
+    }
 }
 
 void conflict_init(void)
@@ -91,6 +120,7 @@ void conflict_init(void)
     stub.tables.watch = watch_table;
     stub.tables.flip = on_flip;
     tables_init(&stub.tables);
+    unmapped_init();
 }
 
 static void emit_stale(const Pending *entry, unsigned vcpu, const Access *access, uint32_t flags)
@@ -103,10 +133,15 @@ static void emit_stale(const Pending *entry, unsigned vcpu, const Access *access
         .arg = {entry->gva, entry->gpa, entry->bytes, entry->seq},
     };
 
-    stream_put(&stub.stream, &record);
+    /* The access that tells it has a stack; MapGPA's comes with the conversion. */
+    if (access->bytes) {
+        stub_emit_with_stack(access->v, &record);
+    } else {
+        stream_put(&stub.stream, &record);
+    }
 }
 
-static void commit(Pending *entry, const Access *access)
+void conflict_commit(Pending *entry, const Access *access)
 {
     for (unsigned i = 0; !entry->judged && i < stub.vcpu_count; i++) {
         if (entry->owing >> i & 1) {
@@ -123,9 +158,10 @@ void track_commit_to_shared(Vcpu *v, uint64_t gpa, uint64_t bytes, uint64_t pc)
 
     for (size_t at = 0; (entry = pending_next_gpa(&stub.pending, &at, gpa, bytes));) {
         if (entry->to_shared) {
-            commit(entry, &access);
+            conflict_commit(entry, &access);
         }
     }
+    unmapped_commit(gpa, bytes, &access);
 }
 
 static void judge_translation(const Access *access)
@@ -135,7 +171,7 @@ static void judge_translation(const Access *access)
 
     for (size_t at = 0; (entry = pending_next_gva(&stub.pending, &at, access->va));) {
         if (!entry->to_shared) {
-            commit(entry, access);
+            conflict_commit(entry, access);
         }
         if (entry->owing & bit && !(entry->said_used & bit)) {
             entry->said_used |= bit;
@@ -167,7 +203,7 @@ static void judge_owner(const Access *access, Page *page, bool shared)
     }
     if (!(page->said & say)) {
         page->said |= say;
-        stream_put(&stub.stream, &record);
+        stub_emit_with_stack(access->v, &record);
     }
 }
 

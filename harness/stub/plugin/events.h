@@ -42,7 +42,8 @@ typedef enum EventKind {
     EV_CONVERT = 4,    /* gpa, bytes, R10 out, dirty lines, flushed << 32 | flushed again */
     EV_DIRTY_RUN = 5,  /* gpa of the first line, lines, pc of the store, its vcpu, seq of convert */
     EV_STALE = 6,      /* gva, gpa, bytes of the leaf, seq of the PTE change */
-    EV_PTE_CHANGE = 7, /* gva, gpa, old PTE, new PTE, bytes of the leaf */
+    EV_PTE_CHANGE = 7, /* gva, gpa, old PTE, new PTE, bytes of the leaf; new PTE 0: taken away
+                          before, and told when its range becomes shared */
     EV_WRONG_ALIAS = 8, /* gva, gpa, page state */
     EV_UNACCEPTED = 9,  /* gva, gpa, page state */
     EV_ACCEPT = 10,     /* gpa, level, status, page state before */

@@ -67,6 +67,13 @@ static void void_address(Vcpu *v, uint64_t va)
     }
 }
 
+/* An entry added just now by another vCPU is no business of an instruction already running. */
+static bool has_debts(void)
+{
+    return __atomic_load_n(&stub.pending.count, __ATOMIC_ACQUIRE) ||
+           __atomic_load_n(&stub.gone.count, __ATOMIC_ACQUIRE);
+}
+
 static void on_invlpg(unsigned vcpu, void *data)
 {
     Vcpu *v = &stub.vcpus[vcpu];
@@ -79,19 +86,20 @@ static void on_invlpg(unsigned vcpu, void *data)
     va = vcpu_address(v, &site->insn);
     v->counter[CNT_INVLPG]++;
     void_address(v, va);
-    /* An entry added just now by another vCPU is no business of an instruction already running. */
-    if (__atomic_load_n(&stub.pending.count, __ATOMIC_ACQUIRE)) {
+    if (has_debts()) {
         g_mutex_lock(&stub.lock);
+        gone_invalidate_page(&stub.gone, vcpu, va);
         pending_invalidate_page(&stub.pending, vcpu, va);
         track_sweep();
         g_mutex_unlock(&stub.lock);
     }
 }
 
-static void invalidate_all(Vcpu *v)
+/* The vCPU holds no translation any more. */
+static void drop_all(Vcpu *v)
 {
-    v->counter[CNT_FLUSH_ALL]++;
     vcpu_void_xlate(v, true);
+    gone_flush(&stub.gone, v->index, true);
     if (__atomic_load_n(&stub.pending.count, __ATOMIC_ACQUIRE)) {
         g_mutex_lock(&stub.lock);
         pending_invalidate_all(&stub.pending, v->index);
@@ -100,12 +108,24 @@ static void invalidate_all(Vcpu *v)
     }
 }
 
+static void invalidate_all(Vcpu *v)
+{
+    v->counter[CNT_FLUSH_ALL]++;
+    drop_all(v);
+}
+
 static void invalidate_nonglobal(Vcpu *v, uint16_t pcid)
 {
     v->counter[CNT_FLUSH_NONGLOBAL]++;
     vcpu_void_xlate(v, false);
-    if (__atomic_load_n(&stub.pending.count, __ATOMIC_ACQUIRE)) {
+    if (pcid == PCID_NONE) {
+        gone_flush(&stub.gone, v->index, false);
+    }
+    if (has_debts()) {
         g_mutex_lock(&stub.lock);
+        if (pcid != PCID_NONE) {
+            gone_invalidate_pcid(&stub.gone, v->index, pcid);
+        }
         pending_invalidate_nonglobal(&stub.pending, v->index, pcid);
         track_sweep();
         g_mutex_unlock(&stub.lock);
@@ -181,6 +201,7 @@ static void on_invpcid(unsigned vcpu, void *data)
     case 0:
         void_address(v, descriptor[1]);
         g_mutex_lock(&stub.lock);
+        gone_invalidate_page_pcid(&stub.gone, vcpu, descriptor[1], descriptor[0] & 0xfff);
         pending_invalidate_page_pcid(&stub.pending, vcpu, descriptor[1], descriptor[0] & 0xfff);
         track_sweep();
         g_mutex_unlock(&stub.lock);
@@ -197,13 +218,49 @@ static void on_invpcid(unsigned vcpu, void *data)
     }
 }
 
+void flush_restart(unsigned vcpu, void *unused)
+{
+    Vcpu *v = &stub.vcpus[vcpu];
+    uint64_t cr0 = vcpu_get(v, REG_CR0);
+
+    if (cr0 & CR0_PE) {
+        return;
+    }
+    v->cr0 = cr0;
+    v->cr3 = vcpu_get(v, REG_CR3);
+    v->cr4 = vcpu_get(v, REG_CR4);
+    v->online = v->parked = false;
+    drop_all(v);
+}
+
+void flush_park(Vcpu *v)
+{
+    v->parked = true;
+    v->online = false;
+    drop_all(v);
+}
+
+/* HLT and MWAIT with interrupts off: only an NMI or INIT ends that (SDM volume 2, HLT). */
+static void on_halt(unsigned vcpu, void *data)
+{
+    enum { EFLAGS_IF = 1 << 9, MWAIT_BREAKS = 1 };
+    Vcpu *v = &stub.vcpus[vcpu];
+    const Site *site = data;
+    bool breaks = site->insn.kind == INSN_MWAIT && vcpu_get(v, RCX) & MWAIT_BREAKS;
+
+    if (is_long_mode(v) && is_privileged(v) && !breaks && !(vcpu_get(v, REG_EFLAGS) & EFLAGS_IF)) {
+        flush_park(v);
+    }
+}
+
 VcpuCallback flush_callback(InsnKind kind)
 {
     static const VcpuCallback callbacks[] = {
         [INSN_CLFLUSH] = on_flush_line,  [INSN_CLWB] = on_flush_line,
         [INSN_WBINVD] = on_flush_caches, [INSN_INVD] = on_flush_caches,
         [INSN_INVLPG] = on_invlpg,       [INSN_INVPCID] = on_invpcid,
-        [INSN_MOV_TO_CR] = on_mov_to_cr,
+        [INSN_MOV_TO_CR] = on_mov_to_cr, [INSN_HLT] = on_halt,
+        [INSN_MWAIT] = on_halt,
     };
 
     return callbacks[kind];

@@ -114,6 +114,9 @@ static InsnKind kind_0f01(uint8_t modrm, const Prefixes *p)
     if (modrm == 0xcc && p->opsize && !p->rep && !p->repne) {
         return INSN_TDCALL;
     }
+    if (modrm == 0xc9 && !p->opsize && !p->rep && !p->repne) {
+        return INSN_MWAIT;
+    }
     return modrm < 0xc0 && (modrm >> 3 & 7) == 7 ? INSN_INVLPG : INSN_OTHER;
 }
 
@@ -166,7 +169,7 @@ static void decode_0f(Cursor *c, const Prefixes *p, uint64_t pc, Insn *insn)
     default:
         return;
     }
-    if (insn->kind != INSN_OTHER && insn->kind != INSN_TDCALL) {
+    if (insn->kind != INSN_OTHER && modrm < 0xc0) {
         take_operand(c, p, pc, insn);
     }
 }
@@ -180,6 +183,9 @@ Insn insn_decode(const uint8_t *bytes, size_t length, uint64_t pc)
     if (peek(&c, 0) == 0x0f) {
         c.at++;
         decode_0f(&c, &p, pc, &insn);
+    } else if (peek(&c, 0) == 0xf4) {
+        c.at++;
+        insn.kind = INSN_HLT;
     }
     if (c.at > length) {
         insn.kind = INSN_OTHER;

@@ -17,7 +17,9 @@ typedef enum InsnKind {
     INSN_INVD,
     INSN_INVLPG,
     INSN_INVPCID,
-    INSN_MOV_TO_CR
+    INSN_MOV_TO_CR,
+    INSN_HLT,
+    INSN_MWAIT
 } InsnKind;
 
 /* Numbers as the instruction encodes them: 0 rax .. 15 r15. */

@@ -135,7 +135,7 @@ Conversion memory_convert(Memory *m, uint64_t gpa, uint64_t bytes, bool to_share
 AcceptResult memory_accept(Memory *m, uint64_t gpa, uint64_t bytes, uint8_t *before)
 {
     uint64_t pending = 0, pages = bytes / PAGE_BYTES;
-    bool shared = false;
+    bool shared = false, any = false;
 
     *before = 0;
     for (uint64_t at = gpa; at < gpa + bytes; at += PAGE_BYTES) {
@@ -143,11 +143,12 @@ AcceptResult memory_accept(Memory *m, uint64_t gpa, uint64_t bytes, uint8_t *bef
         uint8_t owner = page ? LOAD(page->state) & PAGE_OWNER_MASK : 0;
 
         *before |= at == gpa ? owner : 0;
+        any |= page != NULL;
         shared |= owner & PAGE_SHARED;
         pending += owner == PAGE_PENDING;
     }
-    if (shared) {
-        return ACCEPT_SHARED;
+    if (shared || !any) {
+        return shared ? ACCEPT_SHARED : ACCEPT_NOTHING;
     }
     if (pending != pages) {
         return pending ? ACCEPT_MISMATCH : ACCEPT_ALREADY;

@@ -102,6 +102,7 @@ typedef enum AcceptResult {
     ACCEPT_DONE,
     ACCEPT_ALREADY, /* every page was accepted before */
     ACCEPT_SHARED,  /* a page of it is shared */
+    ACCEPT_NOTHING, /* no page of it is RAM */
     ACCEPT_MISMATCH /* some pages pending, some accepted: a smaller size is needed */
 } AcceptResult;
 

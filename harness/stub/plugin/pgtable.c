@@ -4,6 +4,7 @@
 typedef struct Table {
     uint64_t gva;
     uint64_t epoch;
+    uint64_t links; /* entries of shadowed tables that point here, and one for a root's */
     int level;
     uint64_t entry[TABLE_ENTRIES];
 } Table;
@@ -38,25 +39,38 @@ void tables_free(Tables *t)
     g_hash_table_destroy(t->by_gpa);
 }
 
+static void unlink_children(Tables *t, const Table *table)
+{
+    for (int i = 0; i < TABLE_ENTRIES; i++) {
+        if (is_link(table->entry[i], table->level)) {
+            tables_unlink(t, table->entry[i] & PTE_ADDRESS);
+        }
+    }
+}
+
 /*
- * A page may have been another table before (early tables are freed with the init data), so the
- * last adoption wins; the epoch ends the recursion where one table is linked many times (KASAN).
+ * One more link to the table. A page may have been another table before (early tables are freed
+ * with the init data), so the last adoption wins; the epoch ends the recursion where one table is
+ * linked many times (KASAN).
  */
 static void adopt(Tables *t, uint64_t gpa, int level, uint64_t gva, void *data)
 {
-    Table *table = table_at(t, gpa);
+    Table *before = table_at(t, gpa), *table;
 
-    if (table && (table->epoch == t->epoch || (table->gva == gva && table->level == level))) {
+    if (before && (before->epoch == t->epoch || (before->gva == gva && before->level == level))) {
+        before->links++;
         return;
     }
     table = g_new0(Table, 1);
     table->gva = gva;
     table->level = level;
     table->epoch = t->epoch;
+    table->links = 1 + (before ? before->links : 0);
     if (!t->read(gpa, table->entry, TABLE_ENTRIES, data)) {
         g_free(table);
         return;
     }
+    g_hash_table_steal(t->by_gpa, GSIZE_TO_POINTER(gpa / 4096));
     g_hash_table_replace(t->by_gpa, GSIZE_TO_POINTER(gpa / 4096), table);
     t->watch(gpa, true);
     for (int i = 0; i < TABLE_ENTRIES; i++) {
@@ -64,22 +78,22 @@ static void adopt(Tables *t, uint64_t gpa, int level, uint64_t gva, void *data)
             adopt(t, table->entry[i] & PTE_ADDRESS, level - 1, gva + i * level_bytes(level), data);
         }
     }
+    if (before) {
+        unlink_children(t, before);
+        g_free(before);
+    }
 }
 
-void tables_forget(Tables *t, uint64_t gpa)
+void tables_unlink(Tables *t, uint64_t gpa)
 {
     Table *table = table_at(t, gpa);
 
-    if (!table) {
+    if (!table || --table->links) {
         return;
     }
     g_hash_table_steal(t->by_gpa, GSIZE_TO_POINTER(gpa / 4096));
     t->watch(gpa, false);
-    for (int i = 0; i < TABLE_ENTRIES; i++) {
-        if (is_link(table->entry[i], table->level)) {
-            tables_forget(t, table->entry[i] & PTE_ADDRESS);
-        }
-    }
+    unlink_children(t, table);
     g_free(table);
 }
 
@@ -92,12 +106,12 @@ Leaf pgtable_walk(ReadEntries read, void *data, uint64_t root, int levels, uint6
         uint64_t slot = table + (gva / level_bytes(level) % TABLE_ENTRIES) * 8;
         uint64_t pte = 0;
 
+        leaf.slot = slot;
         if (!read(slot, &pte, 1, data) || !(pte & PTE_PRESENT)) {
             break;
         }
         if (is_leaf(pte, level)) {
             leaf.gpa = leaf_gpa(pte, level) | (gva & (level_bytes(level) - 1) & ~4095ull);
-            leaf.slot = slot;
             leaf.level = level;
             leaf.shared = pte & SHARED_BIT;
             leaf.global = pte & PTE_GLOBAL;
@@ -115,6 +129,35 @@ void tables_adopt(Tables *t, uint64_t top_table, int levels, uint64_t gva, void 
 {
     t->epoch++;
     adopt(t, top_table, levels - 2, gva & ~(level_bytes(levels - 1) - 1), data);
+}
+
+/* A leaf came or went whole: told by `tell`. */
+static void one_sided(void (*tell)(const Flip *, void *), uint64_t slot, uint64_t gva, int level,
+                      uint64_t old, uint64_t now, void *data)
+{
+    Flip flip = {
+        .gva = gva,
+        .gpa = leaf_gpa(is_leaf(old, level) ? old : now, level),
+        .bytes = level_bytes(level),
+        .old_pte = old,
+        .new_pte = now,
+        .slot = slot,
+    };
+
+    tell(&flip, data);
+}
+
+/* A table was linked where nothing was: its leaves came. */
+static void leaves_came(Tables *t, uint64_t child_gpa, void *data)
+{
+    Table *child = table_at(t, child_gpa);
+
+    for (int i = 0; child && i < TABLE_ENTRIES; i++) {
+        if (is_leaf(child->entry[i], child->level)) {
+            one_sided(t->came, child_gpa + i * 8, child->gva + i * level_bytes(child->level),
+                      child->level, 0, child->entry[i], data);
+        }
+    }
 }
 
 static void flip_if_changed(Tables *t, uint64_t slot, uint64_t gva, int level, uint64_t old,
@@ -175,6 +218,8 @@ static void entry_changed(Tables *t, Table *table, uint64_t slot, int index, uin
         adopt(t, now & PTE_ADDRESS, level - 1, gva, data);
         if (is_leaf(old, level)) {
             compare_split(t, table, index, old, data);
+        } else if (!(old & PTE_PRESENT)) {
+            leaves_came(t, now & PTE_ADDRESS, data);
         }
     } else if (is_leaf(now, level) && is_leaf(old, level)) {
         if (leaf_gpa(now, level) == leaf_gpa(old, level)) {
@@ -182,9 +227,13 @@ static void entry_changed(Tables *t, Table *table, uint64_t slot, int index, uin
         }
     } else if (is_leaf(now, level) && is_link(old, level)) {
         compare_join(t, slot, old, now, data);
+    } else if (is_leaf(now, level)) {
+        one_sided(t->came, slot, gva, level, 0, now, data);
+    } else if (is_leaf(old, level)) {
+        one_sided(t->gone, slot, gva, level, old, now, data);
     }
-    if (is_link(old, level) && (old ^ now) & PTE_ADDRESS) {
-        tables_forget(t, old & PTE_ADDRESS);
+    if (is_link(old, level)) {
+        tables_unlink(t, old & PTE_ADDRESS);
     }
 }
 

@@ -31,7 +31,7 @@ typedef bool (*ReadEntries)(uint64_t gpa, uint64_t *entries, size_t count, void 
 
 typedef struct Leaf {
     uint64_t gpa;       /* of the 4 KiB page asked for */
-    uint64_t slot;      /* address of the entry itself */
+    uint64_t slot;      /* address of the last entry read: the leaf's, when there is one */
     uint64_t top_table; /* the table that the root's entry points to */
     int level;          /* -1: not mapped */
     bool shared, global;
@@ -49,6 +49,10 @@ typedef struct Tables {
     void (*watch)(uint64_t gpa, bool is_table);
     /* The shared bit of a present leaf changed. */
     void (*flip)(const Flip *flip, void *data);
+    /* A leaf was taken away: new_pte is what is not present now. */
+    void (*gone)(const Flip *flip, void *data);
+    /* A leaf came where nothing was present: old_pte is 0. */
+    void (*came)(const Flip *flip, void *data);
 } Tables;
 
 void tables_init(Tables *t);
@@ -64,7 +68,7 @@ void tables_adopt(Tables *t, uint64_t top_table, int levels, uint64_t gva, void 
 /* `bytes` at `gpa` inside a shadowed table were stored to. */
 void tables_store(Tables *t, uint64_t gpa, unsigned bytes, void *data);
 
-/* The table is no page table any more. */
-void tables_forget(Tables *t, uint64_t gpa);
+/* One link less to the table: without any it is no page table any more. */
+void tables_unlink(Tables *t, uint64_t gpa);
 
 #endif

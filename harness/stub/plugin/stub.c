@@ -101,13 +101,15 @@ static void watch_memory(struct qemu_plugin_insn *insn, unsigned access, uint64_
     void *data = (void *)(uintptr_t)pc;
     bool wide = access & ACCESS_WIDE;
 
+    /* Registers, for the stack of what an access trips: they cost nothing that can be measured, for
+       QEMU has them in memory at every access, which may fault. */
     if (access & ACCESS_LOAD) {
         qemu_plugin_register_vcpu_mem_cb(insn, single_mem(wide ? track_load_wide : track_load),
-                                         CB_NO_REGS, MEM_R, data);
+                                         CB_R_REGS, MEM_R, data);
     }
     if (access & ACCESS_STORE) {
         qemu_plugin_register_vcpu_mem_cb(insn, single_mem(wide ? track_store_wide : track_store),
-                                         CB_NO_REGS, MEM_W, data);
+                                         CB_R_REGS, MEM_W, data);
     }
 }
 
@@ -138,7 +140,7 @@ static bool is_covered_push(const unsigned *access, size_t i, size_t count, unsi
 
 static void on_translate(struct qemu_plugin_tb *tb, void *unused)
 {
-    enum { MOST_INSNS = 1024 };
+    enum { MOST_INSNS = 1024, REAL_MODE_END = 1 << 20 };
     size_t count = MIN(qemu_plugin_tb_n_insns(tb), MOST_INSNS);
     unsigned access[MOST_INSNS], run = 0;
 
@@ -150,6 +152,9 @@ static void on_translate(struct qemu_plugin_tb *tb, void *unused)
         Insn decoded = insn_decode(bytes, length, pc);
 
         access[i] = insn_access(bytes, length);
+        if (pc < REAL_MODE_END && pc % PAGE_BYTES == 0 && stub.track) {
+            watch_exec(insn, flush_restart, CB_R_REGS, NULL);
+        }
         watch_kind(insn, &decoded, pc, length);
     }
     for (size_t i = 0; i < count && stub.track; i++) {

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "gone.h"
 #include "insn.h"
 #include "page.h"
 #include "pending.h"
@@ -16,9 +17,10 @@
 #include "vcpu.h"
 
 typedef struct Stub {
-    GMutex lock; /* guards pending, tables, stream and page owners; never the fast path */
+    GMutex lock; /* guards pending, gone, tables, stream and page owners; never the fast path */
     Memory memory;
     PendingSet pending;
+    GoneSet gone;
     Tables tables;
     Stream stream;
     Vcpu *vcpus;
@@ -51,6 +53,11 @@ typedef struct Site {
     uint64_t pc;
 } Site;
 VcpuCallback flush_callback(InsnKind kind);
+/* Before the first instruction of a page below 1 MiB, where INIT and SIPI start a vCPU: in real
+   mode it holds no translation, and its control registers are new. */
+void flush_restart(unsigned vcpu, void *unused);
+/* The vCPU executes nothing until it is started anew, so it owes nothing. */
+void flush_park(Vcpu *v);
 
 /* tdcall.c, vmcall.c */
 typedef struct Call {

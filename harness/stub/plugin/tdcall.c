@@ -128,6 +128,9 @@ static uint64_t accept_status(AcceptResult result, uint64_t level)
     case ACCEPT_MISMATCH:
         return TDX_PAGE_SIZE_MISMATCH | level;
     case ACCEPT_SHARED:
+    case ACCEPT_NOTHING:
+        /* The secure EPT has no entry, which the module reports to the VMM as an EPT violation
+           (TDG.MEM.PAGE.ACCEPT). This VMM has no page to add: the TD gets the reason. */
         return TDX_EPT_WALK_FAILED | ID_RCX;
     default:
         return TDX_SUCCESS;
@@ -150,6 +153,7 @@ static void mem_page_accept(Call *call)
     } else {
         result = memory_accept(&stub.memory, gpa, bytes, &before);
         call->rax = accept_status(result, level);
+        record.flags = result == ACCEPT_NOTHING ? EF_BAD : 0;
     }
     record.arg[0] = gpa;
     record.arg[1] = level;

@@ -35,5 +35,20 @@ typedef struct Access {
 void conflict_init(void);
 /* The page is not in the state that the translation expects: find out why, under the lock. */
 void conflict_look(const Access *access, const Xlate *x);
+/* What unmapped.c shares of it: a bit per vCPU that runs, and the PCID of the kernel's space. */
+uint64_t conflict_running(void);
+uint16_t conflict_pcid(const Vcpu *v);
+/* Whether the tables of the vCPU come to this entry. */
+bool conflict_in_use(Vcpu *v, const Flip *flip);
+uint64_t conflict_emit_change(const Vcpu *v, const Flip *flip, bool to_shared);
+/* The change is told; from now on these vCPUs owe an invalidation of the old translation. */
+void conflict_owe(const Vcpu *v, const Flip *flip, uint64_t owing, bool judged);
+/* From here on the old translation is wrong: tell once who may still hold it. */
+void conflict_commit(Pending *entry, const Access *access);
+
+/* unmapped.c: leaves that were taken away. */
+void unmapped_init(void);
+/* A range becomes shared: private translations of it that may still be held. */
+void unmapped_commit(uint64_t gpa, uint64_t bytes, const Access *access);
 
 #endif

@@ -6,8 +6,8 @@
 #include "qemu_api.h"
 
 static const char *const reg_names[REG_COUNT] = {
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi",     "rdi",     "r8",  "r9",  "r10",
-    "r11", "r12", "r13", "r14", "r15", "cs",  "fs_base", "gs_base", "cr0", "cr3", "cr4",
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp",    "rsi",     "rdi",     "r8",  "r9",  "r10", "r11",
+    "r12", "r13", "r14", "r15", "cs",  "eflags", "fs_base", "gs_base", "cr0", "cr3", "cr4",
 };
 
 void vcpu_init(Vcpu *v, unsigned index)

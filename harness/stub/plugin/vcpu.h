@@ -33,6 +33,7 @@ typedef enum Reg {
     R14,
     R15,
     REG_CS,
+    REG_EFLAGS,
     REG_FS_BASE,
     REG_GS_BASE,
     REG_CR0,
@@ -79,7 +80,8 @@ enum {
 
 typedef struct Vcpu {
     unsigned index;
-    bool online; /* has translated kernel addresses */
+    bool online; /* has translated kernel addresses, and runs */
+    bool parked; /* halted until it is started anew */
     bool has_huge;
     uint64_t cr0, cr3, cr4;
     /* Of valid entries, shifted to its place in a tag; [1] is for global ones. */

@@ -50,6 +50,10 @@ static void hlt(Vmcall *m)
     uint64_t now_us = g_get_monotonic_time();
 
     v->counter[CNT_HLT]++;
+    /* Interrupts are blocked: as HLT itself, see flush.c. */
+    if (m->r12) {
+        flush_park(v);
+    }
     /* In one thread the sleep would stall the other vCPUs. */
     if (stub.single) {
         return;
@@ -61,10 +65,17 @@ static void hlt(Vmcall *m)
     v->hlt_end_us = g_get_monotonic_time();
 }
 
+/* No port answers: the devices of the machine are reached by the instructions themselves. */
 static void io(Vmcall *m)
 {
+    uint64_t bytes = m->r12, port = vcpu_get(m->call->vcpu, R14);
+
     m->call->vcpu->counter[CNT_VMCALL_IO]++;
-    m->r11 = ~0ull;
+    if ((bytes != 1 && bytes != 2 && bytes != 4) || m->r13 > 1 || port > 0xffff) {
+        refuse(m, VMCALL_INVALID_OPERAND);
+    } else if (!m->r13) {
+        m->r11 = bytes == 4 ? 0xffffffff : (1ull << 8 * bytes) - 1;
+    }
 }
 
 static void get_info(Vmcall *m)
@@ -179,22 +190,24 @@ static void unsupported(Vmcall *m)
     refuse(m, VMCALL_INVALID_OPERAND);
 }
 
+typedef enum Recording { ALWAYS, WHEN_BAD, BY_HANDLER } Recording;
+
 static const struct {
     uint64_t number;
     void (*handler)(Vmcall *m);
-    bool silent; /* too frequent to record, or recorded by the handler */
+    Recording record;
 } functions[] = {
-    {0x0a, cpuid, false},
-    {0x0c, hlt, true},
-    {0x1e, io, true},
-    {0x1f, unsupported, false},
-    {0x20, unsupported, false},
-    {0x30, unsupported, false},
-    {0x10000, get_info, false},
-    {0x10001, map_gpa, true},
-    {0x10002, get_quote, false},
-    {0x10003, report_fatal_error, false},
-    {0x10004, setup_event_notify, false},
+    {0x0a, cpuid, ALWAYS},
+    {0x0c, hlt, WHEN_BAD},
+    {0x1e, io, WHEN_BAD},
+    {0x1f, unsupported, ALWAYS},
+    {0x20, unsupported, ALWAYS},
+    {0x30, unsupported, ALWAYS},
+    {0x10000, get_info, ALWAYS},
+    {0x10001, map_gpa, BY_HANDLER},
+    {0x10002, get_quote, ALWAYS},
+    {0x10003, report_fatal_error, ALWAYS},
+    {0x10004, setup_event_notify, ALWAYS},
 };
 
 static void record_vmcall(const Vmcall *m, uint64_t r10, uint64_t r11)
@@ -231,7 +244,8 @@ static bool dispatch(Vmcall *m)
         for (size_t i = 0; i < G_N_ELEMENTS(functions); i++) {
             if (functions[i].number == m->r11) {
                 functions[i].handler(m);
-                return !functions[i].silent;
+                return functions[i].record == ALWAYS ||
+                       (functions[i].record == WHEN_BAD && m->call->flags & EF_BAD);
             }
         }
     }

@@ -36,7 +36,10 @@ static void adopt_tables(Vcpu *v, const Leaf *leaf, uint64_t va)
 
     if (leaf->top_table && top && !(top->state & PAGE_TABLE)) {
         g_mutex_lock(&stub.lock);
-        tables_adopt(&stub.tables, leaf->top_table, paging_levels(v), va, v);
+        /* Once: each adoption counts as a link. */
+        if (!(top->state & PAGE_TABLE)) {
+            tables_adopt(&stub.tables, leaf->top_table, paging_levels(v), va, v);
+        }
         g_mutex_unlock(&stub.lock);
     }
 }
@@ -75,7 +78,7 @@ Xlate *xlate_fill(Vcpu *v, Xlate *slot, uint64_t va)
     v->counter[CNT_WALK]++;
     v->has_huge |= leaf.level > 1;
     if (va >> 63 && v->cr0 & CR0_PG) {
-        v->online = true;
+        v->online = !v->parked;
         adopt_tables(v, &leaf, va);
     }
     if (!page) {

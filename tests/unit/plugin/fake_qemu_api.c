@@ -8,7 +8,8 @@
 
 #define REFUSE(word) (fprintf(stderr, "fake QEMU: %s\n", word), abort())
 
-/* As QEMU lists them: more than the plugin wants, and in another order than it numbers them. */
+/* As QEMU lists them: more than the plugin wants, and in another order than it
+ * numbers them. */
 static const struct {
     const char *name;
     int reg;
@@ -32,6 +33,7 @@ static const struct {
     {"r14", R14, 8},
     {"r15", R15, 8},
     {"cs", REG_CS, 4},
+    {"eflags", REG_EFLAGS, 4},
     {"cr0", REG_CR0, 8},
     {"cr3", REG_CR3, 8},
     {"cr4", REG_CR4, 8},

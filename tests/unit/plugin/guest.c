@@ -228,9 +228,17 @@ uint64_t guest_entry(uint64_t slot)
     return *(uint64_t *)fake_ram(slot, 8);
 }
 
+/* What is not present keeps its frame here, so that it can come back. */
+void guest_unmap(unsigned vcpu, uint64_t va, int level)
+{
+    uint64_t slot = guest_slot(va, level);
+
+    guest_write(vcpu, slot, guest_entry(slot) & ~PTE_PRESENT);
+}
+
 void guest_set_shared(unsigned vcpu, uint64_t va, int level, bool shared)
 {
-    uint64_t slot = guest_slot(va, level), old = guest_entry(slot);
+    uint64_t slot = guest_slot(va, level), old = guest_entry(slot) | PTE_PRESENT;
 
     guest_write(vcpu, slot, shared ? old | SHARED_BIT : old & ~SHARED_BIT);
 }

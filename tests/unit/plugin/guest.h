@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* A guest on the fake machine: page tables, instructions, TDCALLs, and the events that came of it.
+/* A guest on the fake machine: page tables, instructions, TDCALLs, and the
+ * events that came of it.
  */
 #ifndef TDH_GUEST_H
 #define TDH_GUEST_H
@@ -19,10 +20,12 @@
 
 /* Of a mapping beside PRESENT: bits of the entry. */
 #define PTE_BITS 0x63ull
-/* [SMALL, SMALL + 2 MiB) is mapped by 4 KiB leaves, other RAM by 2 MiB leaves; all global. */
+/* [SMALL, SMALL + 2 MiB) is mapped by 4 KiB leaves, other RAM by 2 MiB leaves;
+ * all global. */
 #define SMALL (4 * MIB)
 #define LARGE_AT (8 * MIB)
-/* Of the direct map: where the first GiB is mapped again by a 1 GiB leaf, not global. */
+/* Of the direct map: where the first GiB is mapped again by a 1 GiB leaf, not
+ * global. */
 #define HUGE_ALIAS (64 * GIB)
 /* [SMALL, SMALL + 2 MiB) again, shared, by 4 KiB leaves, not global. */
 #define SHARED_ALIAS (128 * GIB)
@@ -39,10 +42,12 @@ typedef struct Guest {
 
 extern Guest guest;
 
-/* Tables of the default mappings; between this and guest_boot() more can be made. */
+/* Tables of the default mappings; between this and guest_boot() more can be
+ * made. */
 void guest_prepare(int levels);
 void guest_map(uint64_t va, uint64_t gpa, int level, uint64_t bits);
-/* Install with `options` (NULL: none beside those needed); every vCPU comes online. */
+/* Install with `options` (NULL: none beside those needed); every vCPU comes
+ * online. */
 void guest_boot(unsigned vcpus, const char *options);
 /* vCPUs exist and have their registers, but have accessed nothing. */
 void guest_install(unsigned vcpus, const char *options);
@@ -76,6 +81,8 @@ void guest_invpcid(unsigned vcpu, unsigned type, uint16_t pcid, uint64_t va);
 /* Address of the entry of `level` that maps va, by the tables as they are. */
 uint64_t guest_slot(uint64_t va, int level);
 uint64_t guest_entry(uint64_t slot);
+/* Take the leaf of va away; guest_set_shared() brings it back. */
+void guest_unmap(unsigned vcpu, uint64_t va, int level);
 /* Store the leaf of va again with another shared bit. */
 void guest_set_shared(unsigned vcpu, uint64_t va, int level, bool shared);
 
@@ -95,7 +102,8 @@ const EventRecord *guest_last(EventKind kind);
 /* How many words of stack follow the last event that is no stack. */
 size_t guest_stack_words(void);
 void guest_forget(void);
-/* Run a whole correct conversion of [gpa, gpa + bytes) of the small pages, as Linux 6.12 does. */
+/* Run a whole correct conversion of [gpa, gpa + bytes) of the small pages, as
+ * Linux 6.12 does. */
 void guest_convert(unsigned vcpu, uint64_t gpa, uint64_t bytes, bool to_shared);
 /* Converts one page; a bit per line that was found dirty under the old key. */
 uint64_t guest_dirty(uint64_t gpa, bool to_shared);

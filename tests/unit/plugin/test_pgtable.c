@@ -36,7 +36,25 @@ static void on_flip(const Flip *flip, void *unused)
     flips[flip_count++ % 600] = *flip;
 }
 
-static Tables tables = {.read = read_memory, .watch = watch, .flip = on_flip};
+static Flip gone, came;
+static size_t gone_count, came_count;
+
+static void on_gone(const Flip *flip, void *unused)
+{
+    (void)unused;
+    gone = *flip;
+    gone_count++;
+}
+
+static void on_came(const Flip *flip, void *unused)
+{
+    (void)unused;
+    came = *flip;
+    came_count++;
+}
+
+static Tables tables = {
+    .read = read_memory, .watch = watch, .flip = on_flip, .gone = on_gone, .came = on_came};
 
 static void put(uint64_t table, unsigned index, uint64_t value)
 {
@@ -146,6 +164,61 @@ static void narrow_and_wide_stores(void)
     CHECK_EQ(flip_count, 1);
 }
 
+static void leaves_come_and_go(void)
+{
+    enum { NEW = 0x6000 };
+
+    gone_count = came_count = flip_count = 0;
+    store(PTE, 20, 0xc000 | LINK);
+    CHECK_EQ(came_count, 1);
+    CHECK_EQ(came.gva, TOP + 20 * 4096);
+    CHECK_EQ(came.gpa, 0xc000);
+    CHECK_EQ(came.old_pte, 0);
+    store(PTE, 20, 0xc000 | LINK | SHARED_BIT);
+    CHECK_EQ(flip_count, 1);
+    CHECK_EQ(gone_count, 0);
+    store(PTE, 20, 0);
+    CHECK_EQ(gone_count, 1);
+    CHECK_EQ(gone.gva, TOP + 20 * 4096);
+    CHECK_EQ(gone.gpa, 0xc000);
+    CHECK_EQ(gone.bytes, 4096);
+    CHECK_EQ(gone.slot, PTE + 20 * 8);
+    CHECK_EQ(gone.old_pte, 0xc000 | LINK | SHARED_BIT);
+    /* A large leaf goes, and a table with two leaves comes in its place. */
+    store(PMD, 1, 0x200000 | LARGE);
+    flip_count = 0;
+    memset(memory + NEW, 0, 4096);
+    put(NEW, 7, 0x207000 | LINK);
+    put(NEW, 9, 0x209000 | LINK | SHARED_BIT);
+    store(PMD, 1, 0);
+    CHECK_EQ(gone_count, 2);
+    CHECK_EQ(gone.bytes, 0x200000);
+    store(PMD, 1, NEW | LINK);
+    CHECK_EQ(came_count, 3);
+    CHECK_EQ(came.gva, TOP + 0x209000);
+    CHECK_EQ(came.slot, NEW + 9 * 8);
+    CHECK_EQ(flip_count, 0);
+}
+
+/* A table that is linked twice stays when one of the links goes. */
+static void a_table_with_two_links(void)
+{
+    store(PMD, 2, PTE | LINK);
+    store(PMD, 2, 0);
+    CHECK_EQ(watched >> 5 & 1, 1);
+    flip_count = 0;
+    store(PTE, 30, 0xd000 | LINK);
+    store(PTE, 30, 0xd000 | LINK | SHARED_BIT);
+    CHECK_EQ(flip_count, 1);
+    /* Another permission of the link is no link more. */
+    store(PMD, 0, PTE | LINK | 4);
+    store(PMD, 0, PTE | LINK);
+    store(PMD, 0, 0);
+    CHECK_EQ(watched >> 5 & 1, 0);
+    store(PMD, 0, PTE | LINK);
+    CHECK_EQ(watched >> 5 & 1, 1);
+}
+
 static void a_loop_of_tables_ends(void)
 {
     for (unsigned i = 0; i < 512; i++) {
@@ -154,7 +227,7 @@ static void a_loop_of_tables_ends(void)
         put(PMD, i, PTE | LINK);
         put(PTE, i, PTE | LINK);
     }
-    tables_forget(&tables, P4D);
+    tables_unlink(&tables, P4D);
     tables_adopt(&tables, P4D, 5, TOP, NULL);
     CHECK_EQ(watched >> 2 & 15, 15);
 }
@@ -169,6 +242,8 @@ int main(void)
     a_leaf_flips();
     split_and_join();
     narrow_and_wide_stores();
+    leaves_come_and_go();
+    a_table_with_two_links();
     a_loop_of_tables_ends();
     tables_free(&tables);
     return 0;

@@ -141,3 +141,15 @@ TEST(accept_operands)
     /* None of them accepted anything. */
     CHECK_EQ(guest_accept(0, LARGE_AT, 1), 0);
 }
+
+/* Where there is no RAM the secure EPT has no entry, however the VMM is asked. */
+TEST(accept_where_there_is_no_ram)
+{
+    guest_start(1);
+    CHECK_EQ(guest_accept(0, 0xfee00000, 0), WALK_FAILED);
+    check_event(0xfee00000, 0, WALK_FAILED, 0, EF_BAD);
+    CHECK_EQ(guest_accept(0, 0xfee00000, 1), WALK_FAILED);
+    CHECK_EQ(guest_accept(0, 1ull << 51, 1), WALK_FAILED);
+    CHECK_EQ(guest_accept(0, BELOW_4G, 0), WALK_FAILED);
+    CHECK_EQ(guest_accept(0, BELOW_4G - PAGE_BYTES, 0), ALREADY);
+}

@@ -71,7 +71,7 @@ TEST(callbacks_ask_for_the_registers_they_use)
         CHECK_EQ(insn->exec_count, cases[i].flags >= 0);
         CHECK_EQ(insn->exec_count && insn->exec[0].flags != cases[i].flags, 0);
         for (unsigned m = 0; m < insn->mem_count; m++) {
-            CHECK_EQ(insn->mem[m].flags, CB_NO_REGS);
+            CHECK_EQ(insn->mem[m].flags, CB_R_REGS);
             rw |= insn->mem[m].rw;
         }
         CHECK_EQ(cases[i].flags >= 0 || rw == cases[i].rw, true);

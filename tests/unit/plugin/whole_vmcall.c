@@ -20,9 +20,15 @@ typedef struct Case {
 } Case;
 
 static const Case cases[] = {
-    {0, 10, 0x40000000, 0, 0, 10, 0, false},                    /* CPUID */
-    {0, 12, 0, 0, 0, 12, 0, true},                              /* HLT */
-    {0, 30, 1, 0, 0, ~0ull, 0, true},                           /* IO: all ones */
+    {0, 10, 0x40000000, 0, 0, 10, 0, false}, /* CPUID */
+    {0, 12, 0, 0, 0, 12, 0, true},           /* HLT */
+    {0, 30, 1, 0, 0, 0xff, 0, true},         /* IO: all ones */
+    {0, 30, 4, 0, 0, 0xffffffff, 0, true},
+    {0, 30, 2, 1, 0, 30, 0, true},
+    {0, 30, 0, 0, INVALID_OPERAND, 30, EF_BAD, false}, /* sizes are 1, 2 and 4 */
+    {0, 30, 3, 0, INVALID_OPERAND, 30, EF_BAD, false},
+    {0, 30, 8, 1, INVALID_OPERAND, 30, EF_BAD, false},
+    {0, 30, 1, 2, INVALID_OPERAND, 30, EF_BAD, false},          /* neither read nor write */
     {0, 31, 0x10, 0, INVALID_OPERAND, 31, EF_BAD, false},       /* RDMSR */
     {0, 32, 0x10, 0, INVALID_OPERAND, 32, EF_BAD, false},       /* WRMSR */
     {0, 48, 8, 0, INVALID_OPERAND, 48, EF_BAD, false},          /* MMIO */
@@ -42,6 +48,16 @@ static const Case cases[] = {
     {0, 0, 0, 0, INVALID_OPERAND, 0, EF_UNKNOWN, false},
     {1, 10, 0, 0, INVALID_OPERAND, 10, EF_UNKNOWN, false}, /* a vendor's, not ours */
 };
+
+TEST(a_port_behind_the_last)
+{
+    guest_start(1);
+    fake_set(0, R14, 0x10000);
+    CHECK_EQ(guest_vmcall(0, 0, 30, 1, 0), INVALID_OPERAND);
+    CHECK_EQ(guest_last(EV_VMCALL)->flags, EF_BAD);
+    fake_set(0, R14, 0xffff);
+    CHECK_EQ(guest_vmcall(0, 0, 30, 1, 0), 0);
+}
 
 TEST(functions_by_table)
 {
