@@ -101,8 +101,7 @@ static void watch_memory(struct qemu_plugin_insn *insn, unsigned access, uint64_
     void *data = (void *)(uintptr_t)pc;
     bool wide = access & ACCESS_WIDE;
 
-    /* Registers, for the stack of what an access trips: they cost nothing that can be measured, for
-       QEMU has them in memory at every access, which may fault. */
+    /* Registers, for stacks: QEMU has them in memory at each access anyway, for it may fault. */
     if (access & ACCESS_LOAD) {
         qemu_plugin_register_vcpu_mem_cb(insn, single_mem(wide ? track_load_wide : track_load),
                                          CB_R_REGS, MEM_R, data);
