@@ -23,6 +23,7 @@ examples:
   tdharness run                             Debian's own 6.12 kernel as a TD, all workloads
   tdharness run --kernel linux/arch/x86/boot/bzImage --smp 4
   tdharness run --workload conversion --keep     ... and `tdharness shell` in another terminal
+  tdharness build kernel-patches/6.12/mutants/0001-*.patch    prints IMAGE, for run --kernel IMAGE
   tdharness judge {_RUN}
   tdharness events {_RUN} --json | head
 """
@@ -78,6 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_setup(add("setup", "fetch and build everything that a run needs", "--kernel stock:7"))
     doctor = add("doctor", "say what this machine has, what it is good for, and what is missing")
     doctor.add_argument("--json", action="store_true", help="for machines")
+    _add_build(add("build", "build a kernel from source; prints its image", "0001-x.patch"))
     _add_run(add("run", "boot a guest, run the workloads, judge", "--kernel bzImage --smp 4"))
     judge = add("judge", "judge a saved run again", f"{_RUN} --strict")
     judge.add_argument("run", type=Path, metavar="DIR")
@@ -96,6 +98,25 @@ def _add_setup(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kernel", default="stock", metavar="SERIES", help="stock or stock:7; default: stock"
     )
+
+
+def _add_build(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("patch", nargs="*", type=Path, metavar="PATCH", help="of git format-patch")
+    parser.add_argument(
+        "--base",
+        default="linux-source-6.12",
+        metavar="SOURCE",
+        help="a linux-source package, DIRECTORY[@REVISION] of git, or unpacked source; "
+        "default: %(default)s",
+    )
+    parser.add_argument(
+        "--config",
+        default="lean",
+        metavar="FILE",
+        help="lean, distribution (of Debian's kernel of that version), a whole .config, or a "
+        "fragment for on top of lean; default: %(default)s",
+    )
+    parser.add_argument("--json", action="store_true", help="all about it, for machines")
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -140,6 +161,7 @@ def _commands() -> dict[str, Callable[[argparse.Namespace], ExitCode]]:
     return {
         "setup": commands.setup,
         "doctor": commands.doctor,
+        "build": commands.build,
         "run": commands.run,
         "judge": commands.judge,
         "events": commands.events,

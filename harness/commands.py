@@ -77,6 +77,24 @@ def doctor(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.PASS if checks.usable(found) else ExitCode.HOST
 
 
+def build(arguments: argparse.Namespace) -> ExitCode:
+    """Build a kernel."""
+    from harness.kernel.build import build as build_kernel
+    from harness.kernel.kconfig import config_of
+    from harness.kernel.origin import base_of
+
+    with Progress() as progress:
+        config = config_of(arguments.config, arguments.base)
+        kernel = build_kernel(base_of(arguments.base), arguments.patch, config, progress.say)
+    for warning in kernel.new_warnings:
+        print(f"new warning: {warning}", file=sys.stderr)
+    if arguments.json:
+        print(json.dumps(dataclasses.asdict(kernel), indent=2, default=str))
+    else:
+        print(kernel.image)
+    return ExitCode.PASS
+
+
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Boot, work, judge."""
     from harness.job import carry_out

@@ -53,6 +53,10 @@ class BuildError(HarnessError):
     """A plugin, module, image or kernel did not build; `log` has the compiler's words."""
 
 
+class PatchError(BuildError):
+    """A patch does not apply to its base; nothing of it was left behind."""
+
+
 class MachineError(HarnessError):
     """The VM process failed to start, was lost, or broke a protocol."""
 

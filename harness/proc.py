@@ -102,10 +102,12 @@ def spawn(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     pass_fds: Sequence[int] = (),
+    stdin: IO[bytes] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start a long-lived child that dies with the harness, SIGKILL of the harness included.
 
-    Output and errors go to `stdout`. Raises HostError when it cannot start.
+    Output and errors go to `stdout`, input comes from `stdin`, or there is none. Raises HostError
+    when it cannot start.
     """
     words = [os.fspath(word) for word in argv]
     log.debug("spawn: %s", pasteable(words))
@@ -115,7 +117,7 @@ def spawn(
             words,
             cwd=cwd,
             env=None if env is None else dict(env),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin or subprocess.DEVNULL,
             stdout=stdout,
             stderr=subprocess.STDOUT,
             start_new_session=True,

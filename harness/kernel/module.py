@@ -18,13 +18,18 @@ from harness.provision.kernels import headers_of
 SOURCES = Path(__file__).resolve().parents[2] / "guest-images" / "module"
 BUILD_TIMEOUT_S = 600.0
 
+HEADERS_MARK = "tdharness-headers"
 _OBJECT = "tdharness.ko"
 # Where the sources are inside the build root; the name stands in the guest's warnings.
 _INSIDE = Path("/tdharness")
 # Debug information and BTF of a test module serve nobody and need tools of their own.
 _VARIABLES = ("CONFIG_DEBUG_INFO=", "CONFIG_DEBUG_INFO_BTF_MODULES=")
 # What of the headers decides whether a module fits.
-_IDENTITY = ("Module.symvers", "include/generated/autoconf.h", "include/generated/utsrelease.h")
+_IDENTITY = (
+    *("Module.symvers", "include/generated/autoconf.h", "include/generated/utsrelease.h"),
+    # of a kernel that the harness built: names its headers, which a patch may change
+    HEADERS_MARK,
+)
 _COMPLAINT = re.compile(r"error:|^ERROR:|fatal:|\*\*\* |not found", re.IGNORECASE)
 
 

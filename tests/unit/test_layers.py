@@ -25,6 +25,7 @@ LAYERS = (
     ("scoretable",),
     # 2: one outside thing each
     ("proc", "rundir", "progress"),
+    ("git",),
     ("provision", "live"),
     ("qmp", "console", "shell", "agent", "stub"),
     # 3: compose
