@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest's console to findings: oopses, warnings, lockups, panics and machine checks.
 
-Only lines of the kernel's own shape count, with its timestamp at the start of a line: what user
-space prints is no evidence. A user's unfinished line may stand before a kernel's on one line of a
-console; that is believed where the timestamp fits between its neighbours'.
+Only lines of the kernel's own shape count (harness.kernellog_lines): what user space prints is no
+evidence.
 """
 
 import dataclasses
@@ -11,12 +10,21 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from harness.errors import EvidenceError
+from harness.kernellog_lines import (
+    STAMPED,
+    Neighbours,
+    Shape,
+    end_of_line,
+    kernel_lines,
+    shape_of,
+    without_control,
+)
 from harness.kernellog_patterns import (
     CONSEQUENCES,
-    FIRST_WORDS,
     GUEST_MCE,
     REPORTERS,
     ROWS,
@@ -26,42 +34,29 @@ from harness.kernellog_patterns import (
 from harness.mce import describe
 from harness.rules.table import RULES
 from harness.text import printable
+from harness.triage import function_name
 from harness.verdict import Finding
 
-_STAMP = rb"\[ {0,11}(\d{1,10}\.\d{6})\](?:\[ {0,8}[TC]\d{1,8}\])? "
-_START = re.compile(_STAMP + rb"(?=" + FIRST_WORDS + rb")")
-_LINE_START = re.compile(rb"(?m)^(?:<\d{1,3}>)?" + _STAMP)
-_KERNEL_LINE = re.compile(rb"(?:<\d{1,3}>)?" + _STAMP + rb"([^\r\n]*)")
-_MARK = re.compile(_STAMP + rb"tdharness: mark (begin|end) (\d{1,20})\b")
-_E820 = re.compile(
-    _STAMP + rb"BIOS-e820: \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]([^\r\n]{0,100})"
-)
+_MARK = rb"tdharness: mark (begin|end) (\d{1,20})\b"
+_E820 = rb"BIOS-e820: \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]([^\r\n]{0,100})"
 _E820_USABLE = re.compile(rb"usable|System RAM")
 _FRAME = re.compile(r"\s*(\? )?([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
 _IN_TEXT = re.compile(
     r"(?:RIP: [0-9a-f]{4}:| at | in |:\d+ )([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+"
 )
-_SUFFIX = re.compile(r"\.(?:isra|constprop|part|cold|llvm)\b.*")
 _BANK = re.compile(
     r"CPU (\d+): Machine Check(?: Exception)?: ([0-9a-f]+) Bank (\d+): ([0-9a-f]+)", re.I
 )
-_LEVEL = re.compile(rb"<\d{1,3}>")
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,16}\b|\d+")
 _ADDR = re.compile(r"\bADDR ([0-9a-f]+)", re.I)
 
-MOST_LINE = 1000
 MOST_FINDINGS = 50
 FRAMES = 5
 _BODY_LINES = 160
 _BODY_BYTES = 64 * 1024
 _EXCERPT_LINES = 40
-_NEIGHBOUR_BYTES = 4096
-_NAME_LENGTH = 100
 # A guest that floods its console with reports has failed long before.
 _MOST_REPORTS = 1000
-_MOST_LOOKS = 5000
-# CPUs do not print in the exact order of their clocks.
-_UNORDERED_S = 0.5
 # How far a follow-up line may be from the line that it explains.
 _FOLLOW_BYTES = 8 * 1024
 
@@ -73,10 +68,14 @@ class _Report:
     row: Row
     match: re.Match[str]
     time: float
+    # the task or CPU that printed it, "" where the kernel does not say
+    caller: str
     start: int
     # the last line that belongs to its head: where it ends, and its row
     head_end: int
     head_row: Row
+    # where the same caller's next report starts
+    end: int | None = None
     panicked: bool = False
     body: list[str] = field(default_factory=list)
 
@@ -87,12 +86,12 @@ def scan(log: bytes) -> list[Finding]:
     `seq` is a line number. At most MOST_FINDINGS are returned; work grows with the log's length
     only, whatever the guest printed.
     """
-    reports = _reports(log)
+    log = without_control(log)
+    shape = shape_of(log)
     findings: dict[tuple[str, tuple[str, ...]], Finding] = {}
     line, counted = 1, 0
-    for index, report in enumerate(reports):
-        end = reports[index + 1].start if index + 1 < len(reports) else len(log)
-        report.body = list(_body(log, report.start, end))
+    for report in _reports(log, shape):
+        report.body = list(_body(log, report, shape))
         line += log.count(b"\n", counted, report.start)
         counted = report.start
         finding = _finding(report, line)
@@ -106,20 +105,22 @@ def scan(log: bytes) -> list[Finding]:
 
 def has_kernel_lines(log: bytes) -> bool:
     """Whether the log holds any line of the kernel's shape."""
-    return _LINE_START.search(log) is not None
+    shape = shape_of(log)
+    return not shape.stamped or shape.line_start.search(log) is not None
 
 
 def says(log: bytes, message: str) -> bool:
     """Whether the kernel, and not user space, printed a message with this beginning."""
-    return re.search(_LINE_START.pattern + re.escape(message.encode()), log) is not None
+    beginning = shape_of(log).line_start.pattern + re.escape(message.encode())
+    return re.search(beginning, log) is not None
 
 
 def firmware_ranges(log: bytes) -> tuple[tuple[int, int], ...]:
     """Guest-physical ranges [start, end) that the firmware's memory map keeps from the kernel."""
     return tuple(
-        (int(match.group(2), 16), int(match.group(3), 16) + 1)
-        for match in _E820.finditer(log)
-        if not _E820_USABLE.search(match.group(4))
+        (int(match.group(3), 16), int(match.group(4), 16) + 1)
+        for match in re.finditer(shape_of(log).stamp + _E820, log)
+        if not _E820_USABLE.search(match.group(5))
     )
 
 
@@ -129,10 +130,11 @@ def slice_between(log: bytes, mark_id: int) -> bytes:
     Without an end the rest of the log is returned: the guest may have died in between. Raises
     EvidenceError without a beginning.
     """
-    begin = re.search(_STAMP + rb"tdharness: mark begin %d\r?\n" % mark_id, log)
+    stamp = STAMPED.stamp
+    begin = re.search(stamp + rb"tdharness: mark begin %d\r?\n" % mark_id, log)
     if not begin:
         raise EvidenceError(f"the console log does not hold the beginning of slice {mark_id}")
-    end = re.compile(_STAMP + rb"tdharness: mark end %d\b" % mark_id).search(log, begin.end())
+    end = re.compile(stamp + rb"tdharness: mark end %d\b" % mark_id).search(log, begin.end())
     return log[begin.end() : end.start() if end else len(log)]
 
 
@@ -140,38 +142,44 @@ def marks(log: bytes) -> list[tuple[int, bool, int]]:
     """The marks of the test module: line number, whether it begins, id."""
     found: list[tuple[int, bool, int]] = []
     line, counted = 1, 0
-    for match in _MARK.finditer(log):
+    for match in re.finditer(shape_of(log).stamp + _MARK, log):
         line += log.count(b"\n", counted, match.start())
         counted = match.start()
-        found.append((line, match.group(2) == b"begin", int(match.group(3))))
+        found.append((line, match.group(3) == b"begin", int(match.group(4))))
     return found
 
 
-def _reports(log: bytes) -> list[_Report]:
+def _reports(log: bytes, shape: Shape) -> list[_Report]:
     reports: list[_Report] = []
+    latest: dict[str, _Report] = {}
     seen: set[tuple[float, str]] = set()
-    neighbours = _Neighbours(log)
-    for match in _START.finditer(log):
+    neighbours = Neighbours(log, shape)
+    for match in shape.start.finditer(log):
         if len(reports) == _MOST_REPORTS:
             break
-        time = float(match.group(1))
-        end = _end_of_line(log, match.end())
+        time, caller = float(match.group(1) or 0), (match.group(2) or b"").decode()
+        end = end_of_line(log, match.end())
         text = log[match.end() : end].decode("utf-8", "replace")
         row, found = _classify(text)
         if not row or not found or not neighbours.genuine(match.start(), time):
             continue
         # The same message with the same time is one that `dmesg` printed again.
-        if (time, text) in seen:
+        if shape.stamped and (time, text) in seen:
             continue
         seen.add((time, text))
-        last = reports[-1] if reports else None
-        if last and CONSEQUENCES.match(text):
-            last.panicked = True
-        elif last and _continues(log, last, row, match.start()):
+        last = latest.get(caller)
+        if reports and CONSEQUENCES.match(text):
+            (last or reports[-1]).panicked = True
+        elif last and _continues(log, last, row, match.start(), shape):
             last.head_end, last.head_row = end, row
         else:
             panicked = text.startswith("Kernel panic")
-            reports.append(_Report(row, found, time, match.start(), end, row, panicked))
+            if last:
+                last.end = match.start()
+            latest[caller] = _Report(
+                row, found, time, caller, match.start(), end, row, panicked=panicked
+            )
+            reports.append(latest[caller])
     return reports
 
 
@@ -183,53 +191,23 @@ def _classify(text: str) -> tuple[Row | None, re.Match[str] | None]:
     return None, None
 
 
-def _end_of_line(log: bytes, at: int) -> int:
-    most = min(len(log), at + MOST_LINE)
-    ends = (log.find(end, at, most) for end in (b"\r", b"\n"))
-    return min((end for end in ends if end >= 0), default=most)
-
-
-class _Neighbours:
-    """Tells a kernel's line from a user's by where it stands and by the timestamps around it."""
-
-    def __init__(self, log: bytes) -> None:
-        self._log = log
-        self._looks_left = _MOST_LOOKS
-
-    def genuine(self, start: int, time: float) -> bool:
-        """Whether the stamp at `start` begins a line, or fits where a user's line was cut."""
-        line = self._log.rfind(b"\n", max(0, start - _NEIGHBOUR_BYTES), start) + 1
-        before = self._log[line:start].strip(b"\r\0")
-        if not before or _LEVEL.fullmatch(before):
-            return True
-        self._looks_left -= 1
-        if self._looks_left < 0:
-            return False
-        earlier = self._log[max(0, line - _NEIGHBOUR_BYTES) : line]
-        after = self._log.find(b"\n", start, start + MOST_LINE)
-        later = _LINE_START.search(self._log[after + 1 : after + _NEIGHBOUR_BYTES])
-        times = [float(m.group(1)) for m in _LINE_START.finditer(earlier)]
-        return (not times or times[-1] <= time) and (
-            not later or time <= float(later.group(1)) + _UNORDERED_S
-        )
-
-
-def _continues(log: bytes, report: _Report, row: Row, start: int) -> bool:
+def _continues(log: bytes, report: _Report, row: Row, start: int, shape: Shape) -> bool:
     """Whether a message at `start` says more about a report that has shown no trace yet."""
     if not row.follows or row is report.head_row or start - report.head_end > _FOLLOW_BYTES:
         return False
-    return not any(_FRAME.match(text) for text in _kernel_lines(log[report.head_end : start]))
+    between = kernel_lines(log[report.head_end : start], shape)
+    return not any(line.caller == report.caller and _FRAME.match(line.text) for line in between)
 
 
-def _kernel_lines(log: bytes) -> Iterator[str]:
-    for match in _KERNEL_LINE.finditer(log):
-        yield match.group(2)[:MOST_LINE].decode("utf-8", "replace")
+def _body(log: bytes, report: _Report, shape: Shape) -> Iterator[str]:
+    """What was printed of the report, to its end or to the end of what is kept.
 
-
-def _body(log: bytes, start: int, end: int) -> Iterator[str]:
-    """What the kernel printed from `start` on, to the end of the report or of what is kept."""
-    lines = _kernel_lines(log[start : min(end, start + _BODY_BYTES)])
-    for _, text in zip(range(_BODY_LINES), lines, strict=False):
+    Where the kernel says who prints, other tasks' and CPUs' lines are left out.
+    """
+    end = len(log) if report.end is None else report.end
+    piece = log[report.start : min(end, report.start + _BODY_BYTES)]
+    lines = (line.text for line in kernel_lines(piece, shape) if line.caller == report.caller)
+    for text in islice(lines, _BODY_LINES):
         yield text
         if text.startswith("---[ end "):
             return
@@ -247,7 +225,7 @@ def _frames(report: _Report) -> tuple[str, ...]:
             found = place.group(1)
         if not found:
             continue
-        name = _SUFFIX.sub("", found)[:_NAME_LENGTH]
+        name = function_name(found)
         dull = REPORTERS.fullmatch(name) or (report.row.waiting and WAITERS.fullmatch(name))
         if not dull and (not frames or frames[-1] != name):
             frames.append(name)
@@ -265,6 +243,7 @@ def _finding(report: _Report, line: int) -> Finding:
     rule = RULES[report.row.rule]
     extra: dict[str, Any] = {
         "title": title,
+        "kind": report.row.kind.value,
         "frames": list(frames),
         "fingerprint": hashlib.sha256("|".join((title, *frames)).encode()).hexdigest()[:16],
         "panicked": report.panicked,

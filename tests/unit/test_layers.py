@@ -17,8 +17,8 @@ LAYERS = (
     ("events", "verdict", "steps"),
     # 1: pure, from events or text to findings
     ("vmlinux", "rules.table", "kernellog_patterns", "cpio"),
-    ("functions", "mce"),
-    ("callchain", "kallsyms", "kernellog"),
+    ("functions", "mce", "kernellog_lines", "triage"),
+    ("callchain", "kallsyms", "kernellog", "known"),
     ("symbols",),
     ("conversions",),
     ("rules", "planted", "mutants"),
