@@ -128,6 +128,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         choices=("conversion", "dma", "devices", "faults"),
         help="may be given more than once; default: conversion, dma and devices",
     )
+    parser.add_argument(
+        "--fault",
+        default="",
+        metavar="NAME[:SELECTOR]",
+        help="let the stub ignore an action of the guest; `list` names all faults and selectors, "
+        "`every` tries each of them by itself",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the guest until Ctrl-C")
     _add_verdict_options(parser)
 

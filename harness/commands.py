@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import events as ev
-from harness import live
+from harness import faults, live
 from harness.errors import EvidenceError, ExitCode
 from harness.progress import Progress
 from harness.rundir import RunDir
@@ -25,6 +25,7 @@ from harness.rundir import RunDir
 if TYPE_CHECKING:
     from harness.prepare import Request
     from harness.session import Guest
+    from harness.workload import Step
 
 NORMAL_WORKLOADS = ("conversion", "dma", "devices")
 _DETACH = b"\x1d"
@@ -99,11 +100,12 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     """Boot, work, judge."""
     from harness.job import carry_out
     from harness.prepare import prepare
-    from harness.workload import steps_for
 
-    request = request_of(arguments)
-    workloads = tuple(arguments.workload or NORMAL_WORKLOADS)
-    steps = steps_for(workloads, cpus=request.smp, td=request.td_mode == "stub")
+    if arguments.fault == "list":
+        print(faults.render_list())
+        return ExitCode.PASS
+    request = dataclasses.replace(request_of(arguments), fault=arguments.fault)
+    steps = _steps(request, arguments.workload)
     with Progress() as progress, _judge_loaded_meanwhile():
 
         def keep(guest: "Guest") -> None:
@@ -115,6 +117,15 @@ def run(arguments: argparse.Namespace) -> ExitCode:
             plan, steps, arguments.runs, progress.say, progress.complain, before_stop=keep
         )
     return _conclude(run, arguments)
+
+
+def _steps(request: "Request", workloads: list[str] | None) -> "tuple[Step, ...]":
+    """The workloads asked for; faults that are tried one by one bring steps of their own."""
+    from harness.workload import injected_steps, steps_for
+
+    injected = injected_steps(faults.parse(request.fault), cpus=request.smp)
+    names = workloads or (() if injected else NORMAL_WORKLOADS)
+    return (*steps_for(names, cpus=request.smp, td=request.td_mode == "stub"), *injected)
 
 
 def _keep(guest: "Guest", progress: Progress) -> None:

@@ -37,6 +37,7 @@ class Kind(IntEnum):
     STACK = 11
     CACHE_ALL = 12
     COUNTER = 13
+    FAULT = 14
     TRAILER = 0xFFFF
 
 
@@ -198,6 +199,7 @@ _ARGUMENTS: dict[Kind, tuple[str, ...]] = {
     Kind.ACCEPT: ("gpa", "level", "status", "page_state"),
     Kind.CACHE_ALL: ("opcode",),
     Kind.COUNTER: ("counter", "value"),
+    Kind.FAULT: ("fault", "gpa", "bytes", "lines_or_vcpus", "convert_seq"),
 }
 
 

@@ -15,8 +15,10 @@ from typing import Any
 
 from harness import kernellog
 from harness.conversions import TO_SHARED, Conversion, StepNames
-from harness.errors import EvidenceError
+from harness.errors import ConfigError, EvidenceError
 from harness.events import Counter, Event, Header, Kind, Stream, decode
+from harness.faults import Injection
+from harness.faults import parse as parse_injections
 from harness.planted import settle
 from harness.rules.check import check_events
 from harness.rules.context import context_of
@@ -49,6 +51,8 @@ class Evidence:
     symbols: Symbols = dataclasses.field(default_factory=Symbols)
     # what the session saw the guest fail at: one sentence each, of its own words
     guest_failures: tuple[str, ...] = ()
+    # what the stub was told to ignore, by the numbers of the FAULT events, from 1
+    injections: tuple[Injection, ...] = ()
     # one sentence for each piece of evidence that should be there and is not, or is broken
     broken: tuple[str, ...] = ()
     # the harness or the host failed, and `broken` says how: a cut stream, or a step without an
@@ -123,7 +127,19 @@ def _nothing_in_run(evidence: Evidence) -> str:
         return ""
     if not kernellog.says(evidence.log, TD_ACTIVE):
         return f'the kernel never said "{TD_ACTIVE}": it did not run as a TD'
-    return _nothing(evidence.events, evidence.steps)
+    return _never_applied(evidence) or _nothing(evidence.events, evidence.steps)
+
+
+def _never_applied(evidence: Evidence) -> str:
+    """Which faults of a run picked nothing; those whose own step was not run are not asked for."""
+    applied = {event.args[0] for event in evidence.events if event.kind is Kind.FAULT}
+    begun = {event.args[1] for event in evidence.events if event.kind is Kind.MARK}
+    names = [
+        one.fault.name
+        for number, one in enumerate(evidence.injections, 1)
+        if number not in applied and (one.mark is None or one.mark in begun)
+    ]
+    return f"never applied, for no conversion was picked: {', '.join(names)}" if names else ""
 
 
 def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) -> Verdict:
@@ -220,6 +236,7 @@ def _counts(
         "lines_flushed_again": sum(c.flushed_again for c in converted),
         "lines_dirty": sum(c.dirty for c in converted if c.direction == TO_SHARED),
         "accepts": sum(e.kind is Kind.ACCEPT and e.args[2] == 0 for e in events),
+        "faults_applied": len({e.args[0] for e in events if e.kind is Kind.FAULT}),
         "pte_changes": sum(e.kind is Kind.PTE_CHANGE for e in events),
         "steps": len(steps),
         "steps_failed": sum(not step.ok for step in steps),
@@ -243,6 +260,7 @@ def load(run: RunDir) -> Evidence:
     steps = _read_steps(run, broken)
     errors = _sentences(facts.get("harness_errors"))
     failures = _sentences(facts.get("guest_failures"))
+    injections = _injections(facts.get("fault"), broken)
     broken = [*errors, *broken]
     if facts.get("planned_stop") is False and not failures and not errors:
         broken.append("the machine stopped before the harness told it to")
@@ -253,6 +271,7 @@ def load(run: RunDir) -> Evidence:
         steps=steps,
         symbols=symbols_of(run, facts, stream) if stream else Symbols(),
         guest_failures=failures,
+        injections=injections,
         broken=tuple(broken),
         harness_failed=bool(errors),
     )
@@ -290,6 +309,14 @@ def _read_object(path: Path, broken: list[str]) -> dict[str, Any]:
 def _sentences(value: object) -> tuple[str, ...]:
     """A list of sentences out of run.json, made safe to show."""
     return tuple(printable(str(item), 400) for item in value) if isinstance(value, list) else ()
+
+
+def _injections(text: object, broken: list[str]) -> tuple[Injection, ...]:
+    try:
+        return parse_injections(str(text or ""))
+    except ConfigError as error:
+        broken.append(f"the run's fault cannot be read: {error.message}")
+        return ()
 
 
 def _read_stream(run: RunDir, broken: list[str]) -> Stream | None:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From what a user asked for to a Plan: provision, build the plugin, the module and the image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import faults
+from harness.errors import ConfigError
 from harness.image import build_initramfs
 from harness.kernel.base import Kernel, inspect_kernel
 from harness.kernel.module import build_module
@@ -14,6 +17,7 @@ from harness.provision.kernels import DEFAULT_SERIES
 from harness.provision.setup import Provisioned, setup
 from harness.session import Plan, Progress
 from harness.stub.build import build_plugin
+from harness.symbols import read_kernel
 
 STOCK = "stock"
 
@@ -30,6 +34,8 @@ class Request:
     extra_cmdline: str = ""
     qemu: Path | None = None
     track: bool = True
+    # what the stub ignores (harness.faults.parse)
+    fault: str = ""
 
     def words(self) -> tuple[str, ...]:
         """The options of `tdharness run` that ask for this again."""
@@ -39,6 +45,8 @@ class Request:
             words += ["--cmdline", self.extra_cmdline]
         if self.qemu:
             words += ["--qemu", str(self.qemu)]
+        if self.fault:
+            words += ["--fault", self.fault]
         return tuple(words)
 
 
@@ -53,6 +61,9 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
     series = series_of(request.kernel)
     # What the user got wrong is said before anything is fetched.
     check_size(request.smp, request.memory_mib)
+    injections = faults.parse(request.fault)
+    if injections and request.td_mode != "stub":
+        raise ConfigError("faults are made by the stub: they need --td-mode stub")
     named = None if series else inspect_kernel(Path(request.kernel), td=request.td_mode == "stub")
     progress("checking the cache")
     given = setup(series or DEFAULT_SERIES, qemu_path=request.qemu)
@@ -73,6 +84,7 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
         td_mode=request.td_mode,
         plugin=plugin,
         track=request.track,
+        fault=_fault_option(injections, kernel),
         extra_cmdline=request.extra_cmdline,
         tsc_khz=host_tsc_khz(),
     )
@@ -81,8 +93,15 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
         kernel=kernel,
         qemu=given.qemu,
         scenario=scenario,
+        fault=request.fault,
         repeat=("run", *request.words()),
     )
+
+
+def _fault_option(injections: Sequence[faults.Injection], kernel: Kernel) -> str:
+    named = any(one.selector.caller for one in injections)
+    files = read_kernel(kernel.image.read_bytes(), None) if named else None
+    return faults.plugin_option(injections, files.functions if files else None)
 
 
 def _module(kernel: Kernel, given: Provisioned, series: str | None) -> Path:

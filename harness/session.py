@@ -45,6 +45,8 @@ class Plan:
     kernel: Kernel
     qemu: Qemu
     scenario: str = "conversion"
+    # names and selectors of what the stub ignores (harness.faults)
+    fault: str = ""
     # words behind `tdharness` that repeat the run
     repeat: tuple[str, ...] = ("run",)
     boot_timeout_s: float = 180.0
@@ -85,6 +87,8 @@ class Guest:
             "smp": plan.spec.smp,
             "memory_mib": plan.spec.memory_mib,
             "cmdline": plan.spec.cmdline,
+            "fault": plan.fault,
+            "fault_option": plan.spec.fault,
             "qemu": {
                 "argv_prefix": list(plan.qemu.argv_prefix),
                 "version": plan.qemu.version,
@@ -175,7 +179,7 @@ class Guest:
         self._progress(step.name)
         step = replace(step, timeout_s=step.timeout_s * self._slowness)
         with self._blame(step.name):
-            return run_step(self.machine.agent, step, self.run, mark=self.next_mark())
+            return run_step(self.machine.agent, step, self.run, mark=step.mark or self.next_mark())
 
     def run_steps(self, steps: Sequence[Step]) -> None:
         """Run steps in order; raises as run_step()."""

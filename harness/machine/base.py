@@ -34,6 +34,8 @@ class MachineSpec:
     # off: emulate the TDX module only, to measure what the tracking costs
     track: bool = True
     extra_cmdline: str = ""
+    # the plugin's option of what the guest does in vain (harness.faults); "": nothing
+    fault: str = ""
     # of the host's time stamp counter (harness.machine.tsc); None: the guest measures it
     tsc_khz: int | None = None
     # one host thread for all vCPUs; not offered by any command yet

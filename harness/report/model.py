@@ -27,6 +27,8 @@ TAIL_BYTES = 160 * 1024
 MOST_JSON_BYTES = 16 * 1024 * 1024
 MOST_STEPS = 1000
 MOST_FINDINGS = 200
+# Faults that are named one by one.
+MOST_INJECTED = 4
 # Where conversions outside all steps are said to be: before the first step, and after.
 OUTSIDE = ("boot", "between steps")
 
@@ -65,14 +67,14 @@ class RunReport:
     logs: tuple[Log, ...] = ()
     # QEMU's command line, pasteable
     argv: str = ""
-    # what could not be read, one sentence each
+    # what to know of the run, and what could not be read, one sentence each
     notes: tuple[str, ...] = ()
 
 
 def load(run: RunDir, verdict: Verdict, evidence: Evidence | None = None) -> RunReport:
     """Gather a report's matter; `evidence` saves loading it again. Never raises."""
     known = evidence or load_evidence(run)
-    notes: list[str] = []
+    notes = _injected(known)
     logs = [_or_note(notes, path, read_log, None) for path in (run.console_log, run.qemu_log)]
     return RunReport(
         path=run.path,
@@ -85,6 +87,17 @@ def load(run: RunDir, verdict: Verdict, evidence: Evidence | None = None) -> Run
         argv=_or_note(notes, run.argv, lambda p: p.read_text(errors="replace"), ""),
         notes=tuple(notes),
     )
+
+
+def _injected(evidence: Evidence) -> list[str]:
+    """What the stub was told to do wrong, so that no one takes its findings for the kernel's."""
+    injected = evidence.injections
+    if len(injected) > MOST_INJECTED:
+        return [f"The stub was told to ignore {len(injected)} different things, one by one."]
+    return [
+        f"The stub was told to ignore something: {one.fault.what} ({one.fault.name})."
+        for one in injected
+    ]
 
 
 def _or_note(notes: list[str], path: Path, read: Callable[[Path], T], otherwise: T) -> T:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from harness import faults
 from harness.errors import ConfigError
 
 
@@ -24,6 +25,8 @@ class Step:
     min_cpus: int = 1
     # has no meaning, or would crash, in a plain VM
     needs_td: bool = False
+    # of the marks around it; None: the session's next
+    mark: int | None = None
 
 
 def _fault(name: str, *rules: str, must_fail: bool = False, cpus: int = 1, td: bool = True) -> Step:
@@ -96,6 +99,23 @@ FAULTS = (
 WORKLOADS: Mapping[str, tuple[Step, ...]] = MappingProxyType(
     {"conversion": CONVERSION, "dma": DMA, "devices": DEVICES, "faults": FAULTS}
 )
+
+
+def injected_steps(injections: Iterable[faults.Injection], *, cpus: int) -> tuple[Step, ...]:
+    """A step for each fault that has a mark: it runs what the fault is tried with."""
+    return tuple(
+        Step(
+            name=f"injected-{one.fault.name}",
+            command=one.fault.command,
+            expected_rules=one.fault.rules,
+            must_fail=one.fault.must_fail,
+            min_cpus=one.fault.min_cpus,
+            needs_td=True,
+            mark=one.mark,
+        )
+        for one in injections
+        if one.mark is not None and one.fault.min_cpus <= cpus
+    )
 
 
 def steps_for(names: Iterable[str], *, cpus: int, td: bool) -> tuple[Step, ...]:

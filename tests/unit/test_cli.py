@@ -262,3 +262,25 @@ def test_progress_without_a_terminal_is_a_line_a_step(capsys: pytest.CaptureFixt
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err == "   0.0 s  looking [bold]around[/bold]\ntdharness: a sentence\n"
+
+
+def test_faults_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["run", "--fault", "list"]) == ExitCode.PASS
+    said = capsys.readouterr().out
+    assert "cache-second-lines" in said and "caller=FUNCTION" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--fault", "cache-some"], "there is no fault 'cache-some'\nhint: `tdharness run --fault"),
+        (["--fault", "cache-all:n=1"], "cannot be picked by 'n=1'\nhint: which conversion"),
+        (["--fault", "cache-all", "--td-mode", "none"], "they need --td-mode stub"),
+    ],
+)
+def test_a_fault_that_cannot_be_made(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["run", *words, "--runs", str(tmp_path / "runs")]) == ExitCode.USAGE
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()

@@ -21,8 +21,8 @@ LAYERS = (
     ("callchain", "kallsyms", "kernellog", "known"),
     ("symbols",),
     ("conversions",),
-    ("rules", "planted", "mutants"),
-    ("scoretable",),
+    ("rules", "planted", "faults", "mutants"),
+    ("score", "scoretable"),
     # 2: one outside thing each
     ("proc", "rundir", "progress"),
     ("git",),
@@ -33,6 +33,7 @@ LAYERS = (
     ("image", "machine", "workload"),
     # 4: one run; a run directory to a verdict
     ("judge",),
+    ("injected",),
     ("report",),
     ("conclude", "session"),
     ("job", "prepare"),

@@ -83,6 +83,8 @@ def test_switches() -> None:
     usual, other = SPEC, replace(SPEC, track=False, single_thread=True, extra_cmdline="quiet a=b,c")
     assert plugin_argument(usual, Path("/e")).endswith("track=on,single=off")
     assert plugin_argument(other, Path("/e")).endswith("track=off,single=on")
+    faulty = replace(SPEC, fault="cache/index=1+accept")
+    assert plugin_argument(faulty, Path("/e")).endswith(",fault=cache/index=1+accept")
     assert after(arguments(other, WIRING), "-accel") == ["tcg,thread=single"]
     assert after(arguments(other, WIRING), "-append")[0].endswith(" pti=off quiet a=b,c")
     # What the user says comes last, and wins.

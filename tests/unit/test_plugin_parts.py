@@ -12,7 +12,9 @@ from harness.stub.build import SOURCES, build_plugin, digest, run_c_program
 TESTS = Path(__file__).parent / "plugin"
 
 
-@pytest.mark.parametrize("part", ["access", "insn", "page", "pending", "pgtable", "stream"])
+@pytest.mark.parametrize(
+    "part", ["access", "fault", "insn", "page", "pending", "pgtable", "stream"]
+)
 def test_part(part: str, buildroot: BuildRoot, tmp_path: Path) -> None:
     sources = [TESTS / f"test_{part}.c", SOURCES / f"{part}.c"]
     run_c_program(buildroot, sources, log_path=tmp_path / "log")

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Owed invalidations and wrong aliases: what is emitted, and when. */
+#include "inject.h"
 #include "track.h"
 
 static void watch_table(uint64_t gpa, bool is_table)
@@ -93,6 +94,9 @@ void conflict_owe(const Vcpu *v, const Flip *flip, uint64_t owing, bool judged)
         .judged = judged,
     };
 
+    if (stub.faults && !judged) {
+        inject_flip(&entry);
+    }
     if (owing) {
         pending_add(&stub.pending, &entry);
         watch_pages(&entry);
@@ -112,6 +116,22 @@ static void on_flip(const Flip *flip, void *data)
     if (conflict_in_use(data, flip)) {
         conflict_owe(data, flip, conflict_running(), false);
     }
+}
+
+void track_owe(const Pending *entry, uint64_t owing)
+{
+    Pending again = *entry;
+
+    for (size_t i = 0; i < stub.pending.count; i++) {
+        if (stub.pending.entries[i].seq == entry->seq) {
+            stub.pending.entries[i].owing |= owing;
+            return;
+        }
+    }
+    again.owing = owing;
+    pending_add(&stub.pending, &again);
+    watch_pages(&again);
+    track_void_all();
 }
 
 void conflict_init(void)
@@ -149,6 +169,7 @@ void conflict_commit(Pending *entry, const Access *access)
         }
     }
     entry->judged = true;
+    entry->deaf_page = entry->deaf_all = 0;
 }
 
 void track_commit_to_shared(Vcpu *v, uint64_t gpa, uint64_t bytes, uint64_t pc)

@@ -51,11 +51,13 @@ typedef enum EventKind {
                            belongs to the record before it that is no EV_STACK */
     EV_CACHE_ALL = 12,  /* opcode: 0x08 INVD, 0x09 WBINVD or WBNOINVD */
     EV_COUNTER = 13,    /* counter, value */
+    EV_FAULT = 14,      /* an action of the guest was ignored: number of the fault, gpa, bytes,
+                           lines of each page or vCPUs as a bit mask, seq of the conversion */
     EV_TRAILER = 0xffff /* records before this one, CRC-32 of them */
 } EventKind;
 
 typedef enum EventFlag {
-    EF_TO_SHARED = 1 << 0, /* convert, stale, PTE change: the new state is shared */
+    EF_TO_SHARED = 1 << 0, /* convert, stale, PTE change, fault: the new state is shared */
     EF_BAD = 1 << 1,       /* tdcall, vmcall, convert, accept: operands break the contract */
     EF_UNKNOWN = 1 << 2,   /* tdcall, vmcall: no such leaf or function */
     EF_SHARED = 1 << 3,    /* access went through a shared mapping */

@@ -3,6 +3,7 @@
  * Instructions that flush lines or invalidate translations (SDM volume 3, 5.10.4.1 and 13.5.5).
  * The callbacks run before the instruction does.
  */
+#include "inject.h"
 #include "stub.h"
 
 static bool is_long_mode(const Vcpu *v)
@@ -90,6 +91,9 @@ static void on_invlpg(unsigned vcpu, void *data)
         g_mutex_lock(&stub.lock);
         gone_invalidate_page(&stub.gone, vcpu, va);
         pending_invalidate_page(&stub.pending, vcpu, va);
+        if (stub.faults) {
+            inject_invalidated_page(vcpu, va);
+        }
         track_sweep();
         g_mutex_unlock(&stub.lock);
     }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 #include "page.h"
 
-#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -13,7 +12,7 @@ _Static_assert(sizeof(Page) == 64, "the budget is 1/64 of guest memory");
 #define FOUR_GIB (4ull << 30)
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
-static size_t page_count(const Memory *m)
+size_t memory_page_count(const Memory *m)
 {
     return (m->below_4g + m->above_4g) / PAGE_BYTES;
 }
@@ -24,7 +23,7 @@ bool memory_init(Memory *m, uint64_t below_4g, uint64_t above_4g)
 
     m->below_4g = below_4g;
     m->above_4g = above_4g;
-    pages = mmap(NULL, page_count(m) * sizeof(Page), PROT_READ | PROT_WRITE,
+    pages = mmap(NULL, memory_page_count(m) * sizeof(Page), PROT_READ | PROT_WRITE,
                  MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     m->pages = pages == MAP_FAILED ? NULL : pages;
     return m->pages != NULL;
@@ -32,8 +31,13 @@ bool memory_init(Memory *m, uint64_t below_4g, uint64_t above_4g)
 
 void memory_free(Memory *m)
 {
-    munmap(m->pages, page_count(m) * sizeof(Page));
+    munmap(m->pages, memory_page_count(m) * sizeof(Page));
     m->pages = NULL;
+}
+
+uint64_t memory_end(const Memory *m)
+{
+    return m->above_4g ? FOUR_GIB + m->above_4g : m->below_4g;
 }
 
 Page *memory_page(const Memory *m, uint64_t gpa)
@@ -51,17 +55,15 @@ Page *memory_page(const Memory *m, uint64_t gpa)
     return NULL;
 }
 
-void page_flush(Page *page, Key key, unsigned line, bool drop)
+bool page_flush(Page *page, Key key, unsigned line, bool drop)
 {
     uint64_t bit = 1ull << line;
     uint64_t dirty = __atomic_fetch_and(&page->dirty[key], ~bit, __ATOMIC_RELAXED);
 
-    if (!drop) {
-        return;
-    }
-    if (__atomic_fetch_or(&page->flushed, bit, __ATOMIC_RELAXED) & bit && !(dirty & bit)) {
+    if (drop && __atomic_fetch_or(&page->flushed, bit, __ATOMIC_RELAXED) & bit && !(dirty & bit)) {
         __atomic_fetch_add(&page->flushed_again, 1, __ATOMIC_RELAXED);
     }
+    return dirty & bit;
 }
 
 /* The lines of `mask` that follow each other, starting at the lowest. */
@@ -119,10 +121,10 @@ Conversion memory_convert(Memory *m, uint64_t gpa, uint64_t bytes, bool to_share
                           void (*found)(const DirtyRun *, void *), void *data)
 {
     Conversion c = {0};
-    uint64_t ram_end = m->above_4g ? FOUR_GIB + m->above_4g : m->below_4g;
+    uint64_t end = MIN(gpa + bytes, memory_end(m));
 
     /* The range is the guest's choice, and may be far larger than its memory. */
-    for (uint64_t at = gpa; at < MIN(gpa + bytes, ram_end); at += PAGE_BYTES) {
+    for (uint64_t at = gpa; at < end; at += PAGE_BYTES) {
         Page *page = memory_page(m, at);
 
         if (page) {
@@ -163,7 +165,7 @@ AcceptResult memory_accept(Memory *m, uint64_t gpa, uint64_t bytes, uint8_t *bef
 
 void memory_flush_all(Memory *m)
 {
-    for (size_t i = 0; i < page_count(m); i++) {
+    for (size_t i = 0; i < memory_page_count(m); i++) {
         /* Pages never touched stay untouched: writing them would cost real memory. */
         if (m->pages[i].dirty[KEY_PRIVATE] | m->pages[i].dirty[KEY_SHARED]) {
             memset(m->pages[i].dirty, 0, sizeof(m->pages[i].dirty));

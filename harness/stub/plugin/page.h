@@ -9,6 +9,7 @@
 #define TDH_PAGE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "events.h"
@@ -67,6 +68,9 @@ typedef struct Conversion {
 /* Reserves address space only; false when even that fails. */
 bool memory_init(Memory *m, uint64_t below_4g, uint64_t above_4g);
 void memory_free(Memory *m);
+/* Where the last RAM ends. */
+uint64_t memory_end(const Memory *m);
+size_t memory_page_count(const Memory *m);
 /* The page that holds `gpa`, NULL where there is no RAM (devices, the legacy hole's ROMs). */
 Page *memory_page(const Memory *m, uint64_t gpa);
 
@@ -88,8 +92,9 @@ static inline void page_store(Page *page, Key key, unsigned line, uint64_t pc, u
     __atomic_store_n(&page->store_vcpu, (uint8_t)vcpu, __ATOMIC_RELAXED);
 }
 
-/* The line is written back under `key`; with `drop` it was CLFLUSH, without CLWB. */
-void page_flush(Page *page, Key key, unsigned line, bool drop);
+/* The line is written back under `key`; with `drop` it was CLFLUSH, without CLWB. Returns whether
+   it was dirty. */
+bool page_flush(Page *page, Key key, unsigned line, bool drop);
 
 /*
  * Give [gpa, gpa + bytes) to the other owner. Lines dirty under the old key are counted, handed to

@@ -24,6 +24,12 @@ void pending_free(PendingSet *set)
     *set = (PendingSet){0};
 }
 
+/* The vCPU invalidated the entry, unless that is to be lost. */
+static void pay(Pending *entry, unsigned vcpu, uint64_t deaf)
+{
+    entry->owing &= ~(1ull << vcpu) | deaf;
+}
+
 static bool covers(const Pending *entry, uint64_t gva)
 {
     return gva - entry->gva < entry->bytes;
@@ -33,7 +39,7 @@ void pending_invalidate_page(PendingSet *set, unsigned vcpu, uint64_t gva)
 {
     for (size_t i = 0; i < set->count; i++) {
         if (covers(&set->entries[i], gva)) {
-            set->entries[i].owing &= ~(1ull << vcpu);
+            pay(&set->entries[i], vcpu, set->entries[i].deaf_page);
         }
     }
 }
@@ -41,7 +47,7 @@ void pending_invalidate_page(PendingSet *set, unsigned vcpu, uint64_t gva)
 void pending_invalidate_all(PendingSet *set, unsigned vcpu)
 {
     for (size_t i = 0; i < set->count; i++) {
-        set->entries[i].owing &= ~(1ull << vcpu);
+        pay(&set->entries[i], vcpu, set->entries[i].deaf_all);
     }
 }
 
@@ -54,7 +60,7 @@ void pending_invalidate_nonglobal(PendingSet *set, unsigned vcpu, uint16_t pcid)
 {
     for (size_t i = 0; i < set->count; i++) {
         if (of_pcid(&set->entries[i], pcid)) {
-            set->entries[i].owing &= ~(1ull << vcpu);
+            pay(&set->entries[i], vcpu, set->entries[i].deaf_all);
         }
     }
 }
@@ -63,7 +69,7 @@ void pending_invalidate_page_pcid(PendingSet *set, unsigned vcpu, uint64_t gva, 
 {
     for (size_t i = 0; i < set->count; i++) {
         if (covers(&set->entries[i], gva) && of_pcid(&set->entries[i], pcid)) {
-            set->entries[i].owing &= ~(1ull << vcpu);
+            pay(&set->entries[i], vcpu, set->entries[i].deaf_page);
         }
     }
 }

@@ -15,10 +15,11 @@
 #define PCID_NONE 0xffff
 
 typedef struct Pending {
-    uint64_t gva, gpa, bytes; /* of the leaf */
-    uint64_t seq;             /* of the PTE change */
-    uint64_t owing;           /* a bit per vCPU that has not invalidated */
-    uint64_t said_used;       /* a bit per vCPU whose use was emitted */
+    uint64_t gva, gpa, bytes;     /* of the leaf */
+    uint64_t seq;                 /* of the PTE change */
+    uint64_t owing;               /* a bit per vCPU that has not invalidated */
+    uint64_t said_used;           /* a bit per vCPU whose use was emitted */
+    uint64_t deaf_page, deaf_all; /* vCPUs whose invalidations are lost: by address, whole ones */
     bool to_shared, global;
     bool judged;   /* the commit came and was emitted */
     uint16_t pcid; /* of the changing vCPU's space; 0 without PCIDs */

@@ -5,6 +5,7 @@
  * what happened; which rule that breaks is decided elsewhere.
  *
  *   -plugin tdstub.so,out=FILE,vcpus=N,below4g=BYTES,above4g=BYTES[,track=on|off][,single=on|off]
+ *   [,fault=FAULT[+FAULT...]], see fault.h
  */
 #include "stub.h"
 
@@ -14,54 +15,13 @@
 #include <sys/prctl.h>
 
 #include "access.h"
+#include "inject.h"
 #include "single.h"
 #include "track.h"
 
 PLUGIN_EXPORT int qemu_plugin_version = PLUGIN_API;
 
 Stub stub = {.track = true};
-
-#define KERNEL_TEXT 0xffffffff80000000ull
-#define KERNEL_TEXT_END 0xffffffffff000000ull
-
-static bool read_va(Vcpu *v, uint64_t va, void *data, size_t bytes)
-{
-    g_byte_array_set_size(v->buffer, 0);
-    if (!qemu_plugin_read_memory_vaddr(va, v->buffer, bytes) || v->buffer->len != bytes) {
-        return false;
-    }
-    memcpy(data, v->buffer->data, bytes);
-    return true;
-}
-
-/* A word of the stack that points behind a CALL in the kernel's code. */
-static bool is_return_address(Vcpu *v, uint64_t word)
-{
-    uint8_t before[7];
-
-    return word >= KERNEL_TEXT && word < KERNEL_TEXT_END &&
-           read_va(v, word - sizeof(before), before, sizeof(before)) &&
-           insn_ends_with_call(before, sizeof(before));
-}
-
-uint64_t stub_emit_with_stack(Vcpu *v, EventRecord *record)
-{
-    enum { MOST_WORDS = 512, MOST_KEPT = 40 };
-    uint64_t seq = stream_put(&stub.stream, record), kept[MOST_KEPT], word;
-    uint64_t rsp = vcpu_get(v, RSP);
-    size_t count = 0;
-
-    for (int i = 0; i < MOST_WORDS && count < MOST_KEPT; i++) {
-        if (!read_va(v, rsp + 8 * i, &word, sizeof(word))) {
-            break;
-        }
-        if (is_return_address(v, word)) {
-            kept[count++] = word;
-        }
-    }
-    stream_put_stack(&stub.stream, v->index, kept, count);
-    return seq;
-}
 
 static void on_cpuid(unsigned vcpu, void *next)
 {
@@ -199,7 +159,7 @@ static void on_exit_of_qemu(void *unused)
 }
 
 typedef struct Options {
-    const char *out;
+    const char *out, *fault;
     uint64_t vcpus, below_4g, above_4g;
 } Options;
 
@@ -222,6 +182,10 @@ static bool parse_option(Options *o, const char *name, const char *value)
 {
     if (!strcmp(name, "out")) {
         o->out = value;
+        return true;
+    }
+    if (!strcmp(name, "fault")) {
+        o->fault = value;
         return true;
     }
     if (!strcmp(name, "track")) {
@@ -290,6 +254,10 @@ PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *in
     stub.vcpus = g_new0(Vcpu, o.vcpus);
     if (!memory_init(&stub.memory, o.below_4g, o.above_4g)) {
         fprintf(stderr, "tdstub: no address space for the model of memory\n");
+        return -1;
+    }
+    if (o.fault && !inject_setup(o.fault)) {
+        fprintf(stderr, "tdstub: bad option: fault=%s\n", o.fault);
         return -1;
     }
     conflict_init();

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "fault.h"
 #include "gone.h"
 #include "insn.h"
 #include "page.h"
@@ -15,6 +16,8 @@
 #include "qemu_api.h"
 #include "stream.h"
 #include "vcpu.h"
+
+typedef struct Faults Faults;
 
 typedef struct Stub {
     GMutex lock; /* guards pending, gone, tables, stream and page owners; never the fast path */
@@ -28,6 +31,7 @@ typedef struct Stub {
     bool track;  /* accesses and invalidations; off to measure what they cost */
     bool single; /* all vCPUs share one thread: never sleep */
     uint64_t td_ctls;
+    Faults *faults; /* inject.h; NULL without the option */
 } Stub;
 
 extern Stub stub;
@@ -42,6 +46,8 @@ void track_store_wide(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, vo
 void track_flush_line(Vcpu *v, uint64_t va, bool drop, uint64_t pc);
 /* Under the lock: emit what vCPUs still owe in [gpa, gpa + bytes) at the commit of a conversion. */
 void track_commit_to_shared(Vcpu *v, uint64_t gpa, uint64_t bytes, uint64_t pc);
+/* Under the lock: these vCPUs owe the invalidation after all. */
+void track_owe(const Pending *entry, uint64_t owing);
 /* Owners changed: every vCPU translates anew. */
 void track_void_all(void);
 /* Under the lock: forget invalidations that nobody owes. */
@@ -68,6 +74,11 @@ typedef struct Call {
 } Call;
 void tdcall_emulate(Vcpu *v, uint64_t pc);
 void vmcall_emulate(Call *call);
+/* convert.c: under the lock, the range changes hands; the record's sequence number. */
+uint64_t convert_range(Call *call, uint64_t gpa, uint64_t bytes, bool to_shared);
+/* stack.c */
+/* The vCPU runs the callback: at most `most` words of its stack that look like return addresses. */
+size_t stub_stack(Vcpu *v, uint64_t *words, size_t most);
 /* Under the lock: the record, then the stack of the vCPU that runs the callback. */
 uint64_t stub_emit_with_stack(Vcpu *v, EventRecord *record);
 

@@ -3,6 +3,7 @@
  * TDCALL leaves. Sources: Intel TDX Module ABI specification (leaf numbers, operands, status
  * codes); which of them Linux issues, and how it reacts, is in the kernel's arch/x86/coco/tdx.
  */
+#include "inject.h"
 #include "stub.h"
 
 #define CLASS(code) ((uint64_t)(code) << 32)
@@ -163,6 +164,9 @@ static void mem_page_accept(Call *call)
         stub_emit_with_stack(call->vcpu, &record);
     } else {
         stream_put(&stub.stream, &record);
+    }
+    if (result == ACCEPT_DONE && stub.faults) {
+        inject_accepted(call->vcpu, gpa, bytes);
     }
     track_void_all();
     g_mutex_unlock(&stub.lock);

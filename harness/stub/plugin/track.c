@@ -3,6 +3,7 @@
  * Loads, stores and line flushes, attributed to a page and a key. The fast path is one look at a
  * remembered translation; whoever changes a page's owner or watches a page voids them all.
  */
+#include "inject.h"
 #include "track.h"
 
 static Xlate *translate(Vcpu *v, uint64_t va)
@@ -83,9 +84,14 @@ void track_store_wide(unsigned vcpu, qemu_plugin_meminfo_t info, uint64_t va, vo
 
 void track_flush_line(Vcpu *v, uint64_t va, bool drop, uint64_t pc)
 {
+    unsigned line = va / LINE_BYTES % PAGE_LINES;
     Xlate *x;
+    Key key;
 
     one_access(v, va, 1, EF_CACHE, pc);
     x = translate(v, va);
-    page_flush(xlate_page(x), x->page & XLATE_SHARED, va / LINE_BYTES % PAGE_LINES, drop);
+    key = x->page & XLATE_SHARED;
+    if (page_flush(xlate_page(x), key, line, drop) && key == KEY_PRIVATE && stub.faults) {
+        inject_cleaned(xlate_page(x), line);
+    }
 }

@@ -2,6 +2,7 @@
 /* TDG.VP.VMCALL functions. Source: Intel Guest-Host-Communication Interface specification. */
 #include <unistd.h>
 
+#include "inject.h"
 #include "stub.h"
 
 #define VMCALL_SUCCESS 0ull
@@ -86,44 +87,6 @@ static void get_info(Vmcall *m)
     }
 }
 
-static void emit_dirty(const DirtyRun *run, void *data)
-{
-    enum { MOST_RUNS = 64 };
-    EventRecord *runs = data;
-    EventRecord *next = &runs[1 + runs[0].arg[0]];
-
-    if (runs[0].arg[0] < MOST_RUNS) {
-        *next = (EventRecord){
-            .kind = EV_DIRTY_RUN,
-            .arg = {run->gpa, run->lines, run->store_pc, run->store_vcpu},
-        };
-        runs[0].arg[0]++;
-    }
-}
-
-/* Under the lock. */
-static void convert(Vmcall *m, uint64_t gpa, uint64_t bytes, bool to_shared)
-{
-    EventRecord runs[65] = {0};
-    Vcpu *v = m->call->vcpu;
-    Conversion c = memory_convert(&stub.memory, gpa, bytes, to_shared, emit_dirty, runs);
-    EventRecord record = {
-        .kind = EV_CONVERT,
-        .vcpu = v->index,
-        .flags = to_shared ? EF_TO_SHARED : 0,
-        .pc = m->call->pc,
-        .arg = {gpa, bytes, m->r10, c.dirty, c.flushed << 32 | (uint32_t)c.flushed_again},
-    };
-    uint64_t seq = stub_emit_with_stack(v, &record);
-
-    track_void_all();
-    for (uint64_t i = 1; i <= runs[0].arg[0]; i++) {
-        runs[i].vcpu = v->index;
-        runs[i].arg[4] = seq;
-        stream_put(&stub.stream, &runs[i]);
-    }
-}
-
 static void map_gpa(Vmcall *m)
 {
     bool to_shared = m->r12 & SHARED_BIT;
@@ -143,10 +106,7 @@ static void map_gpa(Vmcall *m)
         refused.arg[2] = m->r10;
         stub_emit_with_stack(m->call->vcpu, &refused);
     } else {
-        if (to_shared) {
-            track_commit_to_shared(m->call->vcpu, gpa, bytes, m->call->pc);
-        }
-        convert(m, gpa, bytes, to_shared);
+        convert_range(m->call, gpa, bytes, to_shared);
     }
     stream_flush(&stub.stream);
     g_mutex_unlock(&stub.lock);
@@ -228,6 +188,9 @@ static void record_vmcall(const Vmcall *m, uint64_t r10, uint64_t r11)
         stub_emit_with_stack(m->call->vcpu, &record);
     } else {
         stream_put(&stub.stream, &record);
+    }
+    if (r10 == VENDOR_MARK && stub.faults) {
+        inject_mark(r11 == 1, m->r12);
     }
     stream_flush(&stub.stream);
     g_mutex_unlock(&stub.lock);

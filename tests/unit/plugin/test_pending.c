@@ -110,8 +110,25 @@ static void lookups_and_sweep(void)
     pending_free(&set);
 }
 
+static void deaf(void)
+{
+    PendingSet set = with(true, 4096, PCID_NONE);
+
+    set.entries[0].deaf_all = 1;
+    pending_invalidate_all(&set, 0);
+    pending_invalidate_all(&set, 1);
+    CHECK_EQ(set.entries[0].owing, 1);
+    set.entries[0].deaf_page = 1;
+    pending_invalidate_page(&set, 0, GVA);
+    CHECK_EQ(set.entries[0].owing, 1);
+    set.entries[0].deaf_page = 0;
+    pending_invalidate_page(&set, 0, GVA);
+    CHECK_EQ(owing_after(set), 0);
+}
+
 int main(void)
 {
+    deaf();
     pages();
     nonglobal_spares_global();
     pcids();
