@@ -25,7 +25,7 @@ from typing import Any
 from harness.errors import BuildError, ConfigError
 from harness.kernel import kconfig
 from harness.kernel.buildlog import new_warnings, warnings
-from harness.kernel.built import BuiltKernel, Shelf, lock_of, note_use
+from harness.kernel.built import BuiltKernel, Shelf, lock_of, note_size, note_use
 from harness.kernel.kconfig import Config
 from harness.kernel.make import Make
 from harness.kernel.module import HEADERS_MARK
@@ -124,7 +124,7 @@ class _Work:
         note_use(self.place)
         tree = WorkTree(self.base, self.place / "src")
         tree.prepare()
-        if self._building.exists() or not self._state.exists():
+        if self._building.exists() or not (self._state.exists() and self._dot_config.exists()):
             self._state.unlink(missing_ok=True)
             kernel = self._build_base(tree, start_s)
             if not patches:
@@ -161,6 +161,7 @@ class _Work:
         state = {"warnings": found, "missing": missing}
         facts = {"commit": commit, "new_warnings": [], **state}
         kernel = self._publish(tree, (), facts, start_s)
+        note_size(self.place)
         self._state.write_text(json.dumps(state))
         return kernel
 
@@ -216,7 +217,6 @@ class _Work:
             "seconds": round(time.monotonic() - start_s, 1),
             **facts,
         }
-        note_use(self.place)
         headers = {HEADERS_MARK: tree.headers_digest()}
         return self.shelf.publish(self.key(patches), self.place, told, headers)
 

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ IMAGE = Path("arch/x86/boot/bzImage")
 _FACTS = "build.json"
 _USED = "used"
 _TEMPORARY = ".temporary-"
+_ABANDONED_S = 24 * 3600.0
 # Linked, not copied: git never writes into a file, it puts a new one in its place.
 _FROM_SOURCE = ("Makefile", "Kbuild", "include", "scripts", "arch/x86/include")
 _MAKEFILES = "arch/x86/Makefile*"
@@ -80,7 +82,7 @@ class Shelf:
         place = self.built / key
         try:
             facts = json.loads((place / _FACTS).read_text())
-            (place / _USED).touch()
+            note_use(place)
             kernel = _kernel(place, facts, cached=True)
         except (OSError, ValueError, KeyError, TypeError):
             return None
@@ -101,7 +103,7 @@ class Shelf:
             for file, text in extra.items():
                 (new / file).write_text(text)
             (new / _FACTS).write_text(json.dumps(facts, indent=1))
-            note_use(new)
+            note_size(new)
             if place.exists():
                 place.rename(Path(name) / "old")
             new.rename(place)
@@ -126,17 +128,31 @@ class Shelf:
     def _places(self) -> Iterator[Path]:
         for home in (self.built, self.trees):
             if home.is_dir():
-                yield from (path for path in home.iterdir() if path.is_dir())
+                yield from (path for path in home.iterdir() if path.is_dir() and _known(path))
 
 
-def note_use(place: Path) -> None:
+def note_size(place: Path) -> None:
     """Mark an entry or a tree as used now, with the bytes that are its own."""
     (place / _USED).write_text(str(_measured(place)))
 
 
-def lock_of(tree: Path) -> Path:
-    """The lock file of a tree."""
-    return tree.with_name(f"{tree.name}.lock")
+def note_use(place: Path) -> None:
+    """Mark an entry or a tree as used now."""
+    (place / _USED).touch()
+
+
+def _known(place: Path) -> bool:
+    """Whether a directory is an entry or a tree, or what was left of one that nobody makes now."""
+    if not place.name.startswith(_TEMPORARY):
+        return True
+    with contextlib.suppress(OSError):
+        return time.time() - place.stat().st_mtime > _ABANDONED_S
+    return False
+
+
+def lock_of(place: Path) -> Path:
+    """The lock file of a tree; that of an entry is held while it is removed."""
+    return place.with_name(f"{place.name}.lock")
 
 
 def _limit() -> int:
@@ -171,13 +187,14 @@ def _used(place: Path) -> float:
 
 
 def _remove(place: Path) -> bool:
-    """Remove an entry, or a tree that nobody builds in."""
-    try:
-        with FileLock(lock_of(place), timeout=0):
-            remove_tree(place)
-    except Timeout:
-        return False
-    return True
+    """Remove an entry, or a tree that nobody builds in; False when it is not to be had."""
+    with contextlib.suppress(OSError, Timeout), FileLock(lock_of(place), timeout=0):
+        # by one step for whoever looks, however long the rest takes
+        going = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=place.parent))
+        place.rename(going / "old")
+        remove_tree(going)
+        return True
+    return False
 
 
 def _kernel(place: Path, facts: dict[str, Any], *, cached: bool) -> BuiltKernel:

@@ -45,6 +45,7 @@ def diagnose(store: Store | None = None) -> list[Check]:
         _python,
         _apt,
         _namespaces,
+        _git,
         _disk,
         _memory,
         _cores,
@@ -102,6 +103,12 @@ def _namespaces(_: Store) -> Iterator[Check]:
     except HarnessError as error:
         found, mend = error.message, error.hint
     yield Check("mount namespace", found, "building plugin and guest module", mend is None, mend)
+
+
+def _git(_: Store) -> Iterator[Check]:
+    path = shutil.which("git")
+    found, mend = path or "no git", "apt-get install git"
+    yield Check("git", found, "building kernels", path is not None, mend, needed=False)
 
 
 def _disk(store: Store) -> Iterator[Check]:

@@ -14,10 +14,11 @@ import pytest
 
 from harness import cli, proc, progress
 from harness.errors import ExitCode
+from harness.kernel.built import BuiltKernel
 from harness.rundir import RunDir
 from harness.testing.events import StreamBuilder
 
-COMMANDS = ("setup", "doctor", "run", "judge", "events", "shell", "console", "bench")
+COMMANDS = ("setup", "doctor", "build", "run", "judge", "events", "shell", "console", "bench")
 TD_LOG = b"[    0.040000] Memory Encryption Features active: Intel TDX\n"
 GPA, PAGE = 0x1234000, 4096
 
@@ -190,6 +191,40 @@ def test_a_directory_that_is_no_run(
     assert (
         f"{tmp_path} is no run directory: it holds no run.json\nhint: " in capsys.readouterr().err
     )
+
+
+def test_build_prints_the_image_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = BuiltKernel(
+        image=tmp_path / "arch/x86/boot/bzImage",
+        vmlinux=tmp_path / "vmlinux",
+        system_map=tmp_path / "System.map",
+        build_tree=tmp_path,
+        log=tmp_path / "build.log",
+        commit="0123",
+        patchset="4567",
+        warnings=("a.c: old", "a.c: fresh"),
+        new_warnings=("a.c: fresh",),
+        missing=(),
+        seconds=1.5,
+        cached=False,
+    )
+    asked: list[object] = []
+
+    def build(*words: object) -> BuiltKernel:
+        asked.extend(words)
+        return kernel
+
+    monkeypatch.setattr("harness.kernel.build.build", build)
+    monkeypatch.setattr("harness.kernel.origin.base_of", lambda word: f"the base {word}")
+    assert cli.main(["build", "--base", "linux-source-9.9", "1.patch", "2.patch"]) == ExitCode.PASS
+    said = capsys.readouterr()
+    assert said.out == f"{kernel.image}\n"
+    assert said.err == "new warning: a.c: fresh\n"
+    assert asked[:2] == ["the base linux-source-9.9", [Path("1.patch"), Path("2.patch")]]
+    assert cli.main(["build", "--json"]) == ExitCode.PASS
+    assert json.loads(capsys.readouterr().out)["patchset"] == "4567"
 
 
 @pytest.mark.parametrize("command", ["shell", "console"])

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -220,6 +221,18 @@ def test_objects_of_a_make_that_was_killed_are_not_trusted(fresh: Builder) -> No
     assert (fresh.tree / "obj/one.o").read_bytes().startswith(b"\x7fELF")
 
 
+def test_a_tree_that_was_cleaned_up_is_made_again(fresh: Builder) -> None:
+    fresh()
+    tree = fresh.tree
+    patch = fresh.toy.patch("p", two=("return 2", "return 3"))
+    shutil.rmtree(tree / "src")
+    assert "return 3" in fresh(patch).image.read_text()
+    fresh.toy.reset()
+    assert Shelf(fresh.home).clean_up(frozenset(), limit_bytes=0)
+    assert not tree.exists()
+    assert compiled(fresh(patch)) == ["two.o"]
+
+
 def test_a_worktree_that_was_killed_is_mended(builder: Builder) -> None:
     builder()
     source = builder.tree / "src"
@@ -279,6 +292,15 @@ def test_the_longest_unused_goes_first(
         False,
         False,
     )
+
+
+def test_what_somebody_makes_now_is_left_alone(
+    tmp_path: Path, shelf: Callable[[str, int, float], Path]
+) -> None:
+    making, left = shelf("built/.temporary-new", 9, 1), shelf("built/.temporary-old", 9, 1)
+    os.utime(left, (1, 1))
+    assert Shelf(tmp_path).clean_up(frozenset(), limit_bytes=0) == [left]
+    assert making.exists()
 
 
 def test_what_fits_stays(tmp_path: Path, shelf: Callable[[str, int, float], Path]) -> None:

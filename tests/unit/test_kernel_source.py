@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Where the source of a kernel comes from, and patches on it."""
 
+import contextlib
 import hashlib
 import io
 import re
+import shutil
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +18,7 @@ from harness.git import git, say
 from harness.kernel.origin import base_of
 from harness.kernel.worktree import WorkTree, describe, hunk_at, patchset_hash
 from harness.provision import source
-from harness.provision.cache import Store
+from harness.provision.cache import Deb, Store
 from harness.testing.toykernel import FILES, ToyKernel, write_tree
 
 
@@ -85,6 +88,81 @@ def test_an_archive_that_was_cut_is_an_error(tmp_path: Path) -> None:
     tarball.write_bytes(tarball.read_bytes()[:-40])
     with pytest.raises(HostError, match=r"cannot import linux\.tar\.xz"):
         source.import_tarball(tarball, tmp_path / "r", "toy")
+
+
+class FakePool:
+    """A release that may have one package; apt's part is a copy."""
+
+    def __init__(self, deb: Path | None) -> None:
+        self.deb = deb
+
+    @contextlib.contextmanager
+    def opened(self, *, refresh: bool = False) -> Iterator["FakePool"]:
+        yield self
+
+    def has(self, name: str) -> bool:
+        return self.deb is not None and self.deb.name.startswith(f"{name}_")
+
+    def exact(self, names: list[str], *, backports: bool = False) -> list[Deb]:
+        assert backports and self.deb
+        version = self.deb.name.split("_")[1]
+        return [Deb(names[0], version, self.deb.name, self.deb.stat().st_size, "")]
+
+    def fetch(self, debs: list[Deb], directory: Path, what: str) -> None:
+        assert self.deb
+        shutil.copy(self.deb, directory)
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version: str, text: str) -> None:
+    """Let the second release have linux-source-9.9 in this version."""
+    tree = tmp_path / f"deb-{version}"
+    (tree / "DEBIAN").mkdir(parents=True)
+    control = f"Package: linux-source-9.9\nVersion: {version}\nArchitecture: all\n"
+    control += "Maintainer: nobody <nobody@example>\nDescription: test\n"
+    (tree / "DEBIAN/control").write_text(control)
+    (tree / "usr/src").mkdir(parents=True)
+    archive(tree / "usr/src/linux-source-9.9.tar.xz", {"linux-source-9.9/Makefile": text})
+    deb = tmp_path / f"linux-source-9.9_{version}_all.deb"
+    argv = ["dpkg-deb", "--root-owner-group", "-Znone", "-b", str(tree), str(deb)]
+    subprocess.run(argv, check=True, capture_output=True)
+    pools = {"bookworm": FakePool(None), "trixie": FakePool(deb)}
+    monkeypatch.setattr(source, "Pool", lambda release, root: pools[release])
+
+
+def test_a_package_is_imported_once(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, tmp_path, "9.9.1-1", "one\n")
+    made = source.package("linux-source-9.9", store)
+    assert made.repository == store.root / "kernels/sources/linux-source-9.9-9.9.1-1"
+    assert say(made.repository, "show", f"{made.commit}:Makefile") == "one"
+    assert list((store.root / "debs").iterdir()) == []
+    monkeypatch.setattr(source, "Pool", None)
+    assert source.package("linux-source-9.9", store) == made
+    base = base_of("linux-source-9.9", store)
+    assert (base.name, base.commit) == ("linux-source-9.9 9.9.1-1", made.commit)
+
+
+def test_refresh_takes_the_newer_package(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, tmp_path, "9.9.1-1", "one\n")
+    old = source.package("linux-source-9.9", store)
+    assert source.package("linux-source-9.9", store, refresh=True) == old
+    offer(monkeypatch, tmp_path, "9.9.2-1", "two\n")
+    new = source.package("linux-source-9.9", store, refresh=True)
+    assert (new.version, source.find("linux-source-9.9", store)) == ("9.9.2-1", new)
+    assert new.commit != old.commit
+
+
+def test_a_package_that_debian_does_not_have(
+    tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    offer(monkeypatch, tmp_path, "9.9.1-1", "one\n")
+    with pytest.raises(
+        ConfigError, match="neither bookworm nor trixie has a package linux-source-"
+    ):
+        source.package("linux-source-8.8", store)
 
 
 @pytest.mark.parametrize("name", ["linux-source-x", "linux-image-6.12", "../linux-source-6.12"])
