@@ -135,6 +135,13 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="let the stub ignore an action of the guest; `list` names all faults and selectors, "
         "`every` tries each of them by itself",
     )
+    parser.add_argument(
+        "--vmm",
+        default="",
+        metavar="NAME[:SELECTOR]",
+        help="let the stub's VMM misbehave; `list` names all ways and selectors, `every` tries "
+        "each that leaves the guest alive in a step of its own",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the guest until Ctrl-C")
     _add_verdict_options(parser)
 

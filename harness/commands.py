@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import events as ev
-from harness import faults, live
+from harness import faults, live, vmm
 from harness.errors import EvidenceError, ExitCode
 from harness.progress import Progress
 from harness.rundir import RunDir
@@ -101,10 +101,10 @@ def run(arguments: argparse.Namespace) -> ExitCode:
     from harness.job import carry_out
     from harness.prepare import prepare
 
-    if arguments.fault == "list":
-        print(faults.render_list())
+    if "list" in (arguments.fault, arguments.vmm):
+        print(faults.render_list() if arguments.fault == "list" else vmm.render_list())
         return ExitCode.PASS
-    request = dataclasses.replace(request_of(arguments), fault=arguments.fault)
+    request = dataclasses.replace(request_of(arguments), fault=arguments.fault, vmm=arguments.vmm)
     steps = _steps(request, arguments.workload)
     with Progress() as progress, _judge_loaded_meanwhile():
 
@@ -120,12 +120,15 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _steps(request: "Request", workloads: list[str] | None) -> "tuple[Step, ...]":
-    """The workloads asked for; faults that are tried one by one bring steps of their own."""
-    from harness.workload import injected_steps, steps_for
+    """The workloads asked for; what is tried one by one brings steps of its own."""
+    from harness.workload import injected_steps, misbehaviour_steps, steps_for
 
-    injected = injected_steps(faults.parse(request.fault), cpus=request.smp)
-    names = workloads or (() if injected else NORMAL_WORKLOADS)
-    return (*steps_for(names, cpus=request.smp, td=request.td_mode == "stub"), *injected)
+    own = (
+        *injected_steps(faults.parse(request.fault), cpus=request.smp),
+        *misbehaviour_steps(vmm.parse(request.vmm)),
+    )
+    names = workloads or (() if own else NORMAL_WORKLOADS)
+    return (*steps_for(names, cpus=request.smp, td=request.td_mode == "stub"), *own)
 
 
 def _keep(guest: "Guest", progress: Progress) -> None:

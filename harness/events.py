@@ -38,6 +38,10 @@ class Kind(IntEnum):
     CACHE_ALL = 12
     COUNTER = 13
     FAULT = 14
+    VMM = 15
+    POISON = 16
+    POISON_READ = 17
+    DISOWNED = 20
     TRAILER = 0xFFFF
 
 
@@ -72,6 +76,32 @@ class PageState(IntFlag):
 
     SHARED = 1 << 0
     PENDING = 1 << 1
+
+
+class VmmBehaviour(IntEnum):
+    """What the VMM did wrong at a MapGPA, in the low half of a VMM's first argument."""
+
+    # R10 was RETRY: at what was not converted yet, at the call's own address, below the range,
+    # behind it
+    RETRY = 1
+    STUCK = 2
+    BELOW = 3
+    ABOVE = 4
+    ERROR = 5
+    # success for a part of the range, a late success
+    SHORT = 6
+    SLOW = 7
+    # no flush: of cache lines of the shared key, of guest-physical mappings
+    CACHE = 8
+    EPT = 9
+
+
+class PoisonAction(IntEnum):
+    """What came of a read of poisoned memory."""
+
+    TD_DEAD = 0
+    GUEST_MCE = 1
+    HOST_CRASH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +230,10 @@ _ARGUMENTS: dict[Kind, tuple[str, ...]] = {
     Kind.CACHE_ALL: ("opcode",),
     Kind.COUNTER: ("counter", "value"),
     Kind.FAULT: ("fault", "gpa", "bytes", "lines_or_vcpus", "convert_seq"),
+    Kind.VMM: ("pages_and_behaviour", "gpa", "bytes", "r10_out", "r11_out"),
+    Kind.POISON: ("gpa", "lines", "convert_seq"),
+    Kind.POISON_READ: ("gva", "gpa", "action", "convert_seq"),
+    Kind.DISOWNED: ("gva", "gpa", "page_state", "vmm_seq"),
 }
 
 

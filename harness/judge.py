@@ -9,11 +9,11 @@ verdict to the byte.
 import dataclasses
 import json
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from harness import kernellog
+from harness import consequences, kernellog, vmm
 from harness.conversions import TO_SHARED, Conversion, StepNames
 from harness.errors import ConfigError, EvidenceError
 from harness.events import Counter, Event, Header, Kind, Stream, decode
@@ -22,7 +22,7 @@ from harness.faults import parse as parse_injections
 from harness.planted import settle
 from harness.rules.check import check_events
 from harness.rules.context import context_of
-from harness.rules.data import dma_data, failed_steps, guest_failures
+from harness.rules.data import dma_data, failed_steps, guest_failures, host_mce
 from harness.rules.table import RULES
 from harness.rundir import RunDir
 from harness.steps import Step, parse_step, parse_steps
@@ -30,6 +30,7 @@ from harness.symbols import Symbols, parse_guest_symbols, read_kernel, slide_of
 from harness.text import printable
 from harness.verdict import Finding, Outcome, Severity, Verdict
 
+Asked = TypeVar("Asked")
 TD_ACTIVE = "Memory Encryption Features active: Intel TDX"
 MOST_PER_RULE = 50
 _MOST_FILE_BYTES = 512 << 20
@@ -47,12 +48,16 @@ class Evidence:
     # None without a readable stream
     stream: Stream | None = None
     log: bytes = b""
+    # of the host's kernel
+    host_log: bytes = b""
     steps: tuple[Step, ...] = ()
     symbols: Symbols = dataclasses.field(default_factory=Symbols)
     # what the session saw the guest fail at: one sentence each, of its own words
     guest_failures: tuple[str, ...] = ()
     # what the stub was told to ignore, by the numbers of the FAULT events, from 1
     injections: tuple[Injection, ...] = ()
+    # ways in which the VMM was asked to misbehave
+    misbehaviours: tuple[vmm.Misbehaviour, ...] = ()
     # one sentence for each piece of evidence that should be there and is not, or is broken
     broken: tuple[str, ...] = ()
     # the harness or the host failed, and `broken` says how: a cut stream, or a step without an
@@ -139,6 +144,7 @@ def _never_applied(evidence: Evidence) -> str:
         for number, one in enumerate(evidence.injections, 1)
         if number not in applied and (one.mark is None or one.mark in begun)
     ]
+    names += vmm.never_shown(evidence.misbehaviours, evidence.events)
     return f"never applied, for no conversion was picked: {', '.join(names)}" if names else ""
 
 
@@ -150,12 +156,13 @@ def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) 
         *check_events(events, context, steps),
         *dma_data(steps),
         *_log_findings(evidence.log, steps),
+        *host_mce(evidence.host_log),
     ]
     explained = {str(f.extra["step"]) for f in found if f.severity is Severity.FAIL}
     ended = [step for step in steps if step.rc is not None or not evidence.harness_failed]
     found += failed_steps(ended, frozenset(explained))
     found += guest_failures(evidence.guest_failures, steps)
-    found, missed = settle(found, steps)
+    found, missed = settle(consequences.settle(found, events, steps), steps)
     if strict:
         found = [_strictly(f) for f in found]
     kept, left_out = _bounded(sorted(found, key=_order))
@@ -220,6 +227,7 @@ def _evidence_words(evidence: Evidence, found: Sequence[Finding]) -> tuple[str, 
         "events": bool(evidence.events),
         "guest-kernel-log": kernellog.has_kernel_lines(evidence.log),
         "dma-data": any(step.dma for step in evidence.steps),
+        "host-mce": any(f.rule == "host-mce" for f in found),
         "guest-mce": any(f.rule == "guest-mce" for f in found),
     }
     return tuple(word for word, is_there in there.items() if is_there)
@@ -257,10 +265,12 @@ def load(run: RunDir) -> Evidence:
     td_mode = str(facts.get("td_mode", "stub"))
     stream = _read_stream(run, broken) if td_mode != "none" else None
     log = _read(run.console_log, broken) or b""
+    host_log = _read(run.host_log, broken) if run.host_log.exists() else None
     steps = _read_steps(run, broken)
     errors = _sentences(facts.get("harness_errors"))
     failures = _sentences(facts.get("guest_failures"))
-    injections = _injections(facts.get("fault"), broken)
+    injections = _parsed(parse_injections, facts, "fault", broken)
+    misbehaviours = _parsed(vmm.parse, facts, "vmm", broken)
     broken = [*errors, *broken]
     if facts.get("planned_stop") is False and not failures and not errors:
         broken.append("the machine stopped before the harness told it to")
@@ -268,10 +278,12 @@ def load(run: RunDir) -> Evidence:
         td_mode=td_mode,
         stream=stream,
         log=log,
+        host_log=host_log or b"",
         steps=steps,
         symbols=symbols_of(run, facts, stream) if stream else Symbols(),
         guest_failures=failures,
         injections=injections,
+        misbehaviours=misbehaviours,
         broken=tuple(broken),
         harness_failed=bool(errors),
     )
@@ -311,11 +323,14 @@ def _sentences(value: object) -> tuple[str, ...]:
     return tuple(printable(str(item), 400) for item in value) if isinstance(value, list) else ()
 
 
-def _injections(text: object, broken: list[str]) -> tuple[Injection, ...]:
+def _parsed(
+    parse: Callable[[str], tuple[Asked, ...]], facts: Mapping[str, Any], key: str, broken: list[str]
+) -> tuple[Asked, ...]:
+    """What run.json says that the stub was asked to do wrong."""
     try:
-        return parse_injections(str(text or ""))
+        return parse(str(facts.get(key) or ""))
     except ConfigError as error:
-        broken.append(f"the run's fault cannot be read: {error.message}")
+        broken.append(f"the run's {key} cannot be read: {error.message}")
         return ()
 
 

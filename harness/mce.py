@@ -15,6 +15,9 @@ _SEAM_NON_ROOT = 1 << 12
 # Compound codes of Intel's architecture, with the filter bit (12) left out.
 _CODES = {0x134: "data load", 0x150: "instruction fetch", 0x17A: "explicit write-back"}
 _FILTER_BIT = 1 << 12
+# Physical address bits of a host that runs TDs, less those that KeyIDs take: ADDR holds the KeyID
+# above them.
+PHYS_BITS = 46
 
 
 def describe(status: int, mcgstatus: int) -> tuple[str, ...]:
@@ -34,3 +37,8 @@ def describe(status: int, mcgstatus: int) -> tuple[str, ...]:
     if mcgstatus & _SEAM_NON_ROOT:
         words.append("in SEAM non-root mode")
     return tuple(words)
+
+
+def split_address(address: int, phys_bits: int = PHYS_BITS) -> tuple[int, int]:
+    """KeyID and physical address out of MCi_ADDR."""
+    return address >> phys_bits, address & ((1 << phys_bits) - 1)

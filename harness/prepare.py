@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import faults
+from harness import faults, vmm
 from harness.errors import ConfigError
 from harness.image import build_initramfs
 from harness.kernel.base import Kernel, inspect_kernel
@@ -36,6 +36,8 @@ class Request:
     track: bool = True
     # what the stub ignores (harness.faults.parse)
     fault: str = ""
+    # how the stub's VMM misbehaves (harness.vmm.parse)
+    vmm: str = ""
 
     def words(self) -> tuple[str, ...]:
         """The options of `tdharness run` that ask for this again."""
@@ -47,6 +49,8 @@ class Request:
             words += ["--qemu", str(self.qemu)]
         if self.fault:
             words += ["--fault", self.fault]
+        if self.vmm:
+            words += ["--vmm", self.vmm]
         return tuple(words)
 
 
@@ -61,9 +65,7 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
     series = series_of(request.kernel)
     # What the user got wrong is said before anything is fetched.
     check_size(request.smp, request.memory_mib)
-    injections = faults.parse(request.fault)
-    if injections and request.td_mode != "stub":
-        raise ConfigError("faults are made by the stub: they need --td-mode stub")
+    injections, shown = _asked_of_stub(request)
     named = None if series else inspect_kernel(Path(request.kernel), td=request.td_mode == "stub")
     progress("checking the cache")
     given = setup(series or DEFAULT_SERIES, qemu_path=request.qemu)
@@ -85,6 +87,7 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
         plugin=plugin,
         track=request.track,
         fault=_fault_option(injections, kernel),
+        vmm=vmm.plugin_option(shown),
         extra_cmdline=request.extra_cmdline,
         tsc_khz=host_tsc_khz(),
     )
@@ -94,8 +97,19 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
         qemu=given.qemu,
         scenario=scenario,
         fault=request.fault,
+        vmm=request.vmm,
         repeat=("run", *request.words()),
     )
+
+
+def _asked_of_stub(
+    request: Request,
+) -> tuple[Sequence[faults.Injection], Sequence[vmm.Misbehaviour]]:
+    """What the stub is to do wrong. Raises ConfigError."""
+    injections, shown = faults.parse(request.fault), vmm.parse(request.vmm)
+    if (injections or shown) and request.td_mode != "stub":
+        raise ConfigError("faults and misbehaviour are made by the stub: they need --td-mode stub")
+    return injections, shown
 
 
 def _fault_option(injections: Sequence[faults.Injection], kernel: Kernel) -> str:

@@ -67,6 +67,11 @@ class RunDir:
         return self.path / "console.log"
 
     @property
+    def host_log(self) -> Path:
+        """Machine checks in the host's kernel log; only there when it took one."""
+        return self.path / "host.log"
+
+    @property
     def qemu_log(self) -> Path:
         """QEMU's own output."""
         return self.path / "qemu.log"

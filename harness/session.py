@@ -6,16 +6,18 @@ import shlex
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from harness import kernellog, live, shell
 from harness.agent import AgentResult
-from harness.errors import GuestError, HarnessError, HostError, MachineError
+from harness.errors import EvidenceError, GuestError, HarnessError, HostError, MachineError
 from harness.events import Event, decode, slice_between
+from harness.hostlog import host_log
 from harness.image import offsets_of
+from harness.injector import Injector
 from harness.kernel.base import Kernel
 from harness.machine.base import Ending, Machine, MachineSpec, slowness
 from harness.machine.private import remove_leftovers
@@ -47,6 +49,8 @@ class Plan:
     scenario: str = "conversion"
     # names and selectors of what the stub ignores (harness.faults)
     fault: str = ""
+    # names and selectors of how the VMM misbehaves (harness.vmm)
+    vmm: str = ""
     # words behind `tdharness` that repeat the run
     repeat: tuple[str, ...] = ("run",)
     boot_timeout_s: float = 180.0
@@ -79,6 +83,7 @@ class Guest:
         self._host_key = ""
         self._may_end = False
         self._stopped = False
+        self._injector: Injector | None = None
         self.facts: dict[str, Any] = {
             "schema": 1,
             "scenario": plan.scenario,
@@ -89,6 +94,8 @@ class Guest:
             "cmdline": plan.spec.cmdline,
             "fault": plan.fault,
             "fault_option": plan.spec.fault,
+            "vmm": plan.vmm,
+            "vmm_option": plan.spec.vmm,
             "qemu": {
                 "argv_prefix": list(plan.qemu.argv_prefix),
                 "version": plan.qemu.version,
@@ -113,6 +120,8 @@ class Guest:
         self.facts["timings"]["exec_unix_s"] = time.time()
         with self._blame("boot"):
             self.machine.start()
+            if self.plan.spec.vmm:
+                self._injector = Injector(self.run.events, self.machine.qmp.human)
             self._progress(f"booting {self.plan.kernel.release}")
             self.machine.most_silence_s = self.plan.silence_timeout_s * self._slowness
             self.machine.agent.wait_ready(deadline.left_s())
@@ -264,13 +273,25 @@ class Guest:
         elif ending:
             self._note_early_end(ending)
         live.withdraw(self.run)
+        if self._injector:
+            self._injector.close()
+            self.facts["harness_errors"] += self._injector.failures
         self.machine.stop()
         self._stopped = True
+        self._write_host_log()
         self.facts["timings"]["end_unix_s"] = time.time()
         if boot := user_space_s(self.run.console_log):
             self.facts["timings"]["kernel_to_user_space_s"] = boot
         self.facts["planned_stop"] = planned and (ending is None or ending.orderly)
         self._write_facts()
+
+    def _write_host_log(self) -> None:
+        """Where the stub's VMM let the TD read poison, write what its host would have logged."""
+        if not self.plan.spec.vmm:
+            return
+        with suppress(OSError, EvidenceError):
+            if text := host_log(decode(self.run.events.read_bytes()).events):
+                self.run.write_text(self.run.host_log, text)
 
     def _note_early_end(self, ending: Ending) -> None:
         """Note an end that no one was waiting for."""

@@ -113,7 +113,7 @@ class Verdict:
     findings: tuple[Finding, ...] = ()
     # why the outcome is ERROR, EMPTY or SKIP: one sentence
     reason: str = ""
-    # which evidence there was: "events", "guest-kernel-log", "dma-data", "guest-mce"
+    # which evidence there was: "events", "guest-kernel-log", "dma-data", "guest-mce", "host-mce"
     evidence: tuple[str, ...] = ()
     # conversions, lines flushed, steps ...: counts for people
     counts: dict[str, int] = field(default_factory=dict)

@@ -35,6 +35,8 @@ def plugin_argument(spec: MachineSpec, events: Path) -> str:
     switches = f"track={_switch(spec.track)},single={_switch(spec.single_thread)}"
     if spec.fault:
         switches += f",fault={spec.fault}"
+    if spec.vmm:
+        switches += f",vmm={spec.vmm}"
     plugin, out = (_path(path) for path in (spec.plugin or Path(), events))
     return (
         f"{plugin},out={out},vcpus={spec.smp},below4g={below},above4g={memory - below},{switches}"

@@ -36,6 +36,8 @@ class MachineSpec:
     extra_cmdline: str = ""
     # the plugin's option of what the guest does in vain (harness.faults); "": nothing
     fault: str = ""
+    # the plugin's option of how its VMM misbehaves (harness.vmm); "": not at all
+    vmm: str = ""
     # of the host's time stamp counter (harness.machine.tsc); None: the guest measures it
     tsc_khz: int | None = None
     # one host thread for all vCPUs; not offered by any command yet

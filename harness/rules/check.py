@@ -15,7 +15,9 @@ from harness.rules.alias import (
 from harness.rules.cache import guest_cache_flush, redundant_flush
 from harness.rules.context import Context
 from harness.rules.contract import tdcall_contract
+from harness.rules.mapgpa import mapgpa_failure_handling
 from harness.rules.tlb import guest_tlb_flush
+from harness.rules.vmm import vmm_cache_flush, vmm_ept_flush
 from harness.steps import Step
 from harness.verdict import Finding
 
@@ -29,6 +31,9 @@ CHECKS = (
     accept_shared,
     redundant_flush,
     tdcall_contract,
+    mapgpa_failure_handling,
+    vmm_cache_flush,
+    vmm_ept_flush,
 )
 
 

@@ -2,11 +2,11 @@
 """What the rules share: symbols, history, and how a finding is begun."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from harness.conversions import Conversion, History, caller_of, conversions
-from harness.events import Event
+from harness.events import Event, Kind
 from harness.rules.table import RULES
 from harness.steps import Step
 from harness.symbols import Symbols
@@ -23,6 +23,8 @@ class Context:
     history: History
     # conversions by sequence number
     conversions: dict[int, Conversion]
+    # by sequence number, the MapGPAs at which the VMM misbehaved
+    misbehaved: dict[int, Event] = field(default_factory=dict)
     # guest-physical ranges [start, end) that firmware keeps for itself
     firmware: tuple[tuple[int, int], ...] = ()
 
@@ -39,6 +41,7 @@ def context_of(
         symbols=known,
         history=History(events),
         conversions={c.seq: c for c in conversions(events, known, steps)},
+        misbehaved={e.seq: e for e in events if e.kind is Kind.VMM},
         firmware=firmware,
     )
 

@@ -91,12 +91,44 @@ _ROWS = (
         look_at="the registers of the call against the TDX module ABI and the GHCI specification",
     ),
     Rule(
+        id="mapgpa-failure-handling",
+        who="guest",
+        severity=Severity.FAIL,
+        fact="after a MapGPA that said RETRY or failed, the guest did not go on where it was told "
+        "to, or used pages whose conversion had failed",
+        look_at="what the caller does when set_memory_encrypted() or set_memory_decrypted() "
+        "fails: the pages may be neither freed nor used again",
+    ),
+    Rule(
+        id="vmm-cache-flush",
+        who="VMM",
+        severity=Severity.FAIL,
+        fact="the VMM did not flush lines dirty under the shared key when their page became "
+        "private: written back later, they poison it",
+        look_at="the VMM's cache flush before it adds the page to the TD (CLFLUSH before "
+        "TDH.MEM.PAGE.AUG)",
+    ),
+    Rule(
+        id="vmm-ept-flush",
+        who="VMM",
+        severity=Severity.FAIL,
+        fact="a guest-physical or combined mapping survived the change of its page's owner",
+        look_at="the VMM's TDH.MEM.RANGE.BLOCK, TDH.MEM.TRACK and the kick of the vCPUs",
+    ),
+    Rule(
         id="dma-data",
         who="both",
         severity=Severity.FAIL,
         fact="a device and the guest disagree about the bytes of a DMA buffer",
         look_at="the conversion of the buffer, its bounce through swiotlb, and the direction of "
         "the mapping",
+    ),
+    Rule(
+        id="host-mce",
+        who="host",
+        severity=Severity.FAIL,
+        fact="the host took a machine check",
+        look_at="who wrote the page with another key, and the conversion of the page before",
     ),
     Rule(
         id="guest-mce",

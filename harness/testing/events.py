@@ -5,7 +5,18 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from harness.events import HEADER, MAGIC, RECORD, VERSION, Event, Flag, Kind, Stream, decode
+from harness.events import (
+    HEADER,
+    MAGIC,
+    RECORD,
+    VERSION,
+    Event,
+    Flag,
+    Kind,
+    Stream,
+    VmmBehaviour,
+    decode,
+)
 
 PC = 0xFFFFFFFF81000010
 NO_FLAG = Flag(0)
@@ -154,6 +165,34 @@ class StreamBuilder:
         """A TDG.MEM.PAGE.ACCEPT; `state` is the page's before."""
         flags = Flag.BAD if bad else NO_FLAG
         return self.add(Kind.ACCEPT, gpa, level, status, state, vcpu=vcpu, flags=flags)
+
+    def vmm(
+        self,
+        behaviour: VmmBehaviour,
+        gpa: int,
+        size: int,
+        *,
+        to_shared: bool,
+        done: int = 0,
+        r10: int = 0,
+        r11: int = 0,
+        vcpu: int = 0,
+        pc: int = PC,
+        stack: Iterable[int] = (),
+    ) -> int:
+        """A MapGPA that the VMM answered wrongly, and the conversion of the `done` bytes."""
+        flags = Flag.TO_SHARED if to_shared else NO_FLAG
+        seq = self.add(
+            Kind.VMM,
+            *(done // 4096 << 32 | behaviour, gpa, size, r10, r11),
+            vcpu=vcpu,
+            flags=flags,
+            pc=pc,
+            stack=stack,
+        )
+        if done:
+            self.convert(gpa, done, to_shared=to_shared, vcpu=vcpu, pc=pc, stack=stack)
+        return seq
 
     def encode(self, *, trailer: bool = True) -> bytes:
         """The stream as a file holds it."""

@@ -1,7 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a guest is made to do, as data, and the one that makes it."""
 
-from harness.workload.plan import WORKLOADS, Step, injected_steps, steps_for
+from harness.workload.plan import (
+    WORKLOADS,
+    Step,
+    injected_steps,
+    misbehaviour_steps,
+    steps_for,
+)
 from harness.workload.runner import Agent, Record, run_step
 from harness.workload.symbols import read_symbols
 
@@ -11,6 +17,7 @@ __all__ = [
     "Record",
     "Step",
     "injected_steps",
+    "misbehaviour_steps",
     "read_symbols",
     "run_step",
     "steps_for",

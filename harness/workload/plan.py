@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from harness import faults
+from harness import faults, vmm
 from harness.errors import ConfigError
 
 
@@ -115,6 +115,22 @@ def injected_steps(injections: Iterable[faults.Injection], *, cpus: int) -> tupl
         )
         for one in injections
         if one.mark is not None and one.fault.min_cpus <= cpus
+    )
+
+
+def misbehaviour_steps(shown: Iterable[vmm.Misbehaviour]) -> tuple[Step, ...]:
+    """A step for each way to misbehave that has a mark: it runs what it is tried with."""
+    return tuple(
+        Step(
+            name=f"vmm-{one.behaviour.name}",
+            command=one.behaviour.command,
+            expected_rules=one.behaviour.rules,
+            must_fail=one.behaviour.fails,
+            needs_td=True,
+            mark=one.mark,
+        )
+        for one in shown
+        if one.mark is not None
     )
 
 

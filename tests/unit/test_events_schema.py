@@ -17,6 +17,8 @@ ENUMS: dict[str, tuple[str, type[IntEnum] | type[IntFlag]]] = {
     "EventFlag": ("EF_", events.Flag),
     "EventCounter": ("CNT_", events.Counter),
     "PageState": ("PAGE_", events.PageState),
+    "VmmBehaviour": ("VMM_", events.VmmBehaviour),
+    "PoisonAction": ("POISON_", events.PoisonAction),
 }
 FIELDS = {
     "EventHeader": ["magic", "version", "record_size", "vcpus", "gpaw", "ram_below_4g",

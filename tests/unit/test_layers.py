@@ -17,17 +17,17 @@ LAYERS = (
     ("events", "verdict", "steps"),
     # 1: pure, from events or text to findings
     ("vmlinux", "rules.table", "kernellog_patterns", "cpio"),
-    ("functions", "mce", "kernellog_lines", "triage"),
-    ("callchain", "kallsyms", "kernellog", "known"),
+    ("functions", "mce", "kernellog_lines", "triage", "vmm"),
+    ("callchain", "kallsyms", "kernellog", "known", "hostlog"),
     ("symbols",),
     ("conversions",),
-    ("rules", "planted", "faults", "mutants"),
+    ("rules", "planted", "faults", "mutants", "consequences"),
     ("score", "scoretable"),
     # 2: one outside thing each
     ("proc", "rundir", "progress"),
     ("git",),
     ("provision", "live"),
-    ("qmp", "console", "shell", "agent", "stub"),
+    ("qmp", "console", "shell", "agent", "stub", "injector"),
     # 3: compose
     ("kernel",),
     ("image", "machine", "workload"),

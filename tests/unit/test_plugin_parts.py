@@ -13,7 +13,7 @@ TESTS = Path(__file__).parent / "plugin"
 
 
 @pytest.mark.parametrize(
-    "part", ["access", "fault", "insn", "page", "pending", "pgtable", "stream"]
+    "part", ["access", "fault", "insn", "page", "pending", "pgtable", "stream", "vmm"]
 )
 def test_part(part: str, buildroot: BuildRoot, tmp_path: Path) -> None:
     sources = [TESTS / f"test_{part}.c", SOURCES / f"{part}.c"]

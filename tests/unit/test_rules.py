@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.events import Event, Flag, Kind
+from harness.events import Event, Flag, Kind, VmmBehaviour
 from harness.functions import NameTable
 from harness.rules.accept import accept_shared, double_accept
 from harness.rules.alias import (
@@ -17,8 +17,10 @@ from harness.rules.cache import guest_cache_flush, redundant_flush
 from harness.rules.check import CHECKS, check_events
 from harness.rules.context import Context, context_of
 from harness.rules.contract import tdcall_contract
+from harness.rules.mapgpa import mapgpa_failure_handling
 from harness.rules.table import RULES
 from harness.rules.tlb import guest_tlb_flush
+from harness.rules.vmm import vmm_cache_flush, vmm_ept_flush
 from harness.symbols import Module, Symbols
 from harness.testing.events import StreamBuilder
 from harness.verdict import Finding
@@ -123,6 +125,28 @@ def contract_broken() -> StreamBuilder:
     return s
 
 
+def retried_from_the_start() -> StreamBuilder:
+    s = correct()
+    told = GPA + PAGE
+    s.vmm(VmmBehaviour.RETRY, GPA, 2 * PAGE, to_shared=True, done=PAGE, r10=1, r11=told | 1 << 52)
+    s.convert(GPA, 2 * PAGE, to_shared=True, pc=PC, stack=STACK)
+    return s
+
+
+def lines_not_flushed() -> StreamBuilder:
+    s = correct()
+    s.vmm(VmmBehaviour.CACHE, GPA, PAGE, to_shared=False)
+    convert = s.convert(GPA, PAGE, to_shared=False, pc=PC, stack=STACK)
+    s.add(Kind.POISON, GPA, 0b1001, convert, pc=0)
+    return s
+
+
+def mapping_kept() -> StreamBuilder:
+    s = correct()
+    s.vmm(VmmBehaviour.EPT, GPA, PAGE, to_shared=True, done=PAGE, pc=PC, stack=STACK)
+    return s
+
+
 BROKEN: dict[str, tuple[Check, Callable[[], StreamBuilder]]] = {
     "guest-cache-flush": (guest_cache_flush, cache_flush),
     "guest-tlb-flush": (guest_tlb_flush, tlb_flush),
@@ -133,6 +157,9 @@ BROKEN: dict[str, tuple[Check, Callable[[], StreamBuilder]]] = {
     "accept-shared": (accept_shared, shared_accepted),
     "redundant-flush": (redundant_flush, flushed_for_nothing),
     "tdcall-contract": (tdcall_contract, contract_broken),
+    "mapgpa-failure-handling": (mapgpa_failure_handling, retried_from_the_start),
+    "vmm-cache-flush": (vmm_cache_flush, lines_not_flushed),
+    "vmm-ept-flush": (vmm_ept_flush, mapping_kept),
 }
 
 
@@ -164,7 +191,7 @@ def test_rule_finds_nothing_in_nothing(rule: str) -> None:
 
 def test_every_check_has_its_case() -> None:
     assert {check for check, _ in BROKEN.values()} == set(CHECKS)
-    judged_elsewhere = {"dma-data", "guest-mce", "kernel-log", "workload"}
+    judged_elsewhere = {"dma-data", "host-mce", "guest-mce", "kernel-log", "workload"}
     assert set(RULES) == set(BROKEN) | judged_elsewhere
 
 

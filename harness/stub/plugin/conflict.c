@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /* Owed invalidations and wrong aliases: what is emitted, and when. */
 #include "inject.h"
+#include "odd.h"
 #include "track.h"
 
 static void watch_table(uint64_t gpa, bool is_table)
@@ -231,8 +232,12 @@ static void judge_owner(const Access *access, Page *page, bool shared)
 void conflict_look(const Access *access, const Xlate *x)
 {
     Page *page = xlate_page(x);
+    bool ends = false;
 
     g_mutex_lock(&stub.lock);
+    if (page->state & PAGE_ODD) {
+        ends = odd_look(access, page, x->page & XLATE_SHARED);
+    }
     if (page->state & PAGE_WATCHED) {
         judge_translation(access);
     }
@@ -242,4 +247,7 @@ void conflict_look(const Access *access, const Xlate *x)
         tables_store(&stub.tables, access->gpa, access->bytes, access->v);
     }
     g_mutex_unlock(&stub.lock);
+    if (ends) {
+        odd_end();
+    }
 }

@@ -53,7 +53,15 @@ typedef enum EventKind {
     EV_COUNTER = 13,    /* counter, value */
     EV_FAULT = 14,      /* an action of the guest was ignored: number of the fault, gpa, bytes,
                            lines of each page or vCPUs as a bit mask, seq of the conversion */
-    EV_TRAILER = 0xffff /* records before this one, CRC-32 of them */
+    EV_VMM = 15,        /* the VMM misbehaved at a MapGPA: pages converted << 32 | behaviour, gpa,
+                           bytes asked for, R10 given, R11 given; the EV_CONVERT of what was
+                           converted comes next */
+    EV_POISON = 16,     /* lines dirty under the shared key were written back to a private page: gpa
+                           of the page, lines as a bit mask, seq of the convert */
+    EV_POISON_READ = 17, /* gva, gpa, what came of it, seq of the convert */
+    EV_DISOWNED = 20,    /* access to a page whose conversion failed: gva, gpa, page state, seq of
+                            the EV_VMM */
+    EV_TRAILER = 0xffff  /* records before this one, CRC-32 of them */
 } EventKind;
 
 typedef enum EventFlag {
@@ -80,5 +88,25 @@ typedef enum EventCounter {
 
 /* Bits of the page state in EV_WRONG_ALIAS, EV_UNACCEPTED and EV_ACCEPT. */
 typedef enum PageState { PAGE_SHARED = 1 << 0, PAGE_PENDING = 1 << 1 } PageState;
+
+/* In EV_VMM; vmm.h says what each does. */
+typedef enum VmmBehaviour {
+    VMM_RETRY = 1,
+    VMM_STUCK = 2,
+    VMM_BELOW = 3,
+    VMM_ABOVE = 4,
+    VMM_ERROR = 5,
+    VMM_SHORT = 6,
+    VMM_SLOW = 7,
+    VMM_CACHE = 8,
+    VMM_EPT = 9
+} VmmBehaviour;
+
+/* In EV_POISON_READ: who finds the poison that the guest read. */
+typedef enum PoisonAction {
+    POISON_TD_DEAD = 0,   /* the TD never runs again, the host logs a machine check */
+    POISON_GUEST_MCE = 1, /* the guest takes the machine check */
+    POISON_HOST_CRASH = 2
+} PoisonAction;
 
 #endif

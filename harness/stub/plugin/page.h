@@ -24,6 +24,7 @@
 enum {
     PAGE_TABLE = 1 << 2,   /* a page table of the kernel half */
     PAGE_WATCHED = 1 << 3, /* a PTE change of a mapping of this page is not flushed everywhere */
+    PAGE_ODD = 1 << 4,     /* a misbehaving VMM left it in a state of its own: odd.h */
     PAGE_OWNER_MASK = PAGE_SHARED | PAGE_PENDING
 };
 

@@ -48,7 +48,7 @@ static void write_record(Stream *s, const EventRecord *record)
 uint64_t stream_put(Stream *s, EventRecord *record)
 {
     /* Some ways of ending QEMU leave vCPUs running behind the last callback. */
-    if (!s->file) {
+    if (!s->file || s->muted) {
         return s->next_seq;
     }
     record->seq = s->next_seq++;

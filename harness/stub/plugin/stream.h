@@ -14,6 +14,7 @@ typedef struct Stream {
     uint64_t next_seq;
     uint32_t crc;
     bool failed;
+    bool muted; /* what comes now is not recorded */
 } Stream;
 
 /* False when the file cannot be written; errno says why. */

@@ -6,6 +6,7 @@
  *
  *   -plugin tdstub.so,out=FILE,vcpus=N,below4g=BYTES,above4g=BYTES[,track=on|off][,single=on|off]
  *   [,fault=FAULT[+FAULT...]], see fault.h
+ *   [,vmm=RULE[+RULE...]], see vmm.h
  */
 #include "stub.h"
 
@@ -16,6 +17,7 @@
 
 #include "access.h"
 #include "inject.h"
+#include "odd.h"
 #include "single.h"
 #include "track.h"
 
@@ -146,6 +148,7 @@ static void on_vcpu_init(unsigned vcpu, void *unused)
 static void on_exit_of_qemu(void *unused)
 {
     g_mutex_lock(&stub.lock);
+    stub.stream.muted = false;
     for (unsigned counter = CNT_CLFLUSH; counter <= CNT_PT_STORE; counter++) {
         EventRecord record = {.kind = EV_COUNTER, .arg = {counter}};
 
@@ -187,6 +190,9 @@ static bool parse_option(Options *o, const char *name, const char *value)
     if (!strcmp(name, "fault")) {
         o->fault = value;
         return true;
+    }
+    if (!strcmp(name, "vmm")) {
+        return !stub.odd && odd_setup(value);
     }
     if (!strcmp(name, "track")) {
         return parse_switch(value, &stub.track);

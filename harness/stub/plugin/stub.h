@@ -31,7 +31,8 @@ typedef struct Stub {
     bool track;  /* accesses and invalidations; off to measure what they cost */
     bool single; /* all vCPUs share one thread: never sleep */
     uint64_t td_ctls;
-    Faults *faults; /* inject.h; NULL without the option */
+    Faults *faults;  /* inject.h; NULL without the option */
+    struct Odd *odd; /* odd.h; NULL without the option */
 } Stub;
 
 extern Stub stub;

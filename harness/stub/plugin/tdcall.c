@@ -4,6 +4,7 @@
  * codes); which of them Linux issues, and how it reacts, is in the kernel's arch/x86/coco/tdx.
  */
 #include "inject.h"
+#include "odd.h"
 #include "stub.h"
 
 #define CLASS(code) ((uint64_t)(code) << 32)
@@ -168,6 +169,9 @@ static void mem_page_accept(Call *call)
     if (result == ACCEPT_DONE && stub.faults) {
         inject_accepted(call->vcpu, gpa, bytes);
     }
+    if (result == ACCEPT_DONE && stub.odd) {
+        odd_accepted(gpa, bytes);
+    }
     track_void_all();
     g_mutex_unlock(&stub.lock);
     if (result == ACCEPT_DONE) {
@@ -240,6 +244,11 @@ void tdcall_emulate(Vcpu *v, uint64_t pc)
     }
     if (!records_itself) {
         record_call(&call, rax);
+    }
+    if (stub.odd) {
+        g_mutex_lock(&stub.lock);
+        odd_tick();
+        g_mutex_unlock(&stub.lock);
     }
     vcpu_put(v, RAX, call.rax);
 }

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "inject.h"
+#include "odd.h"
 #include "stub.h"
 
 #define VMCALL_SUCCESS 0ull
@@ -92,11 +93,18 @@ static void map_gpa(Vmcall *m)
     bool to_shared = m->r12 & SHARED_BIT;
     uint64_t gpa = m->r12 & ~SHARED_BIT, bytes = m->r13;
     EventRecord refused = {.kind = EV_CONVERT, .vcpu = m->call->vcpu->index, .pc = m->call->pc};
+    OddReply reply;
 
     if (gpa % PAGE_BYTES || bytes % PAGE_BYTES) {
         refuse(m, VMCALL_ALIGN_ERROR);
     } else if (!bytes || gpa >= SHARED_BIT || bytes > SHARED_BIT - gpa) {
         refuse(m, VMCALL_INVALID_OPERAND);
+    }
+    if (stub.odd && !m->r10) {
+        reply = odd_map_gpa(m->call, gpa, bytes, to_shared, m->r11);
+        m->r10 = reply.r10;
+        m->r11 = reply.r11;
+        return;
     }
     g_mutex_lock(&stub.lock);
     if (m->r10) {
@@ -191,6 +199,9 @@ static void record_vmcall(const Vmcall *m, uint64_t r10, uint64_t r11)
     }
     if (r10 == VENDOR_MARK && stub.faults) {
         inject_mark(r11 == 1, m->r12);
+    }
+    if (r10 == VENDOR_MARK && stub.odd) {
+        odd_mark(r11 == 1, m->r12);
     }
     stream_flush(&stub.stream);
     g_mutex_unlock(&stub.lock);

@@ -33,6 +33,8 @@ TEST(bad_options_are_refused)
         "out=/tmp/events vcpus=2 below4g=2097152 track=yes",
         "out=/tmp/events vcpus=2 below4g=2097152 unknown=1",
         "out=/tmp/events vcpus=2 below4g=2097152 track",
+        "out=/tmp/events vcpus=2 below4g=2097152 vmm=",
+        "out=/tmp/events vcpus=2 below4g=2097152 vmm=no-such",
         "out=/nowhere/events vcpus=2 below4g=2097152",
         "out= vcpus=2 below4g=2097152",
     };
