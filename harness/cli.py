@@ -14,6 +14,7 @@ from harness import __version__
 from harness.errors import ExitCode, HarnessError
 
 RUNS = Path("runs")
+HISTORY = RUNS / "history.sqlite"
 _RUN = "runs/20260101T000000Z-conversion-1a2b3c"
 _EPILOG = f"""\
 exit codes: 0 pass, 1 findings, 2 wrong usage or input, 3 host or build, 4 cannot judge,
@@ -90,7 +91,24 @@ def build_parser() -> argparse.ArgumentParser:
     _add_person(add("shell", "open a shell in a running guest over ssh", _RUN))
     _add_person(add("console", "open the serial console of a running guest; Ctrl-] leaves", _RUN))
     _add_bench(add("bench", "measure: interleaved boots, medians and ratios", "--rounds 3"))
+    _add_history(add("history", "print nights and trends, or export a night", "--as mail"))
     return parser
+
+
+def _add_history(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("word", nargs="?", default="", help="only findings with this in them")
+    parser.add_argument(
+        "--file", type=Path, default=HISTORY, metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--as",
+        dest="form",
+        default="table",
+        choices=("table", "mail", "junit", "ktap", "kcidb"),
+        help="the trends of all nights, or one night exported; default: table",
+    )
+    parser.add_argument("--night", type=int, metavar="N", help="which to export; default: newest")
+    parser.add_argument("--origin", default="tdharness", help="the lab's name in KCIDB")
 
 
 def _add_setup(parser: argparse.ArgumentParser) -> None:
@@ -182,6 +200,7 @@ def _commands() -> dict[str, Callable[[argparse.Namespace], ExitCode]]:
         "shell": commands.shell,
         "console": commands.console,
         "bench": commands.bench,
+        "history": commands.history,
     }
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from harness import events as ev
 from harness import faults, live, vmm
-from harness.errors import EvidenceError, ExitCode
+from harness.errors import ConfigError, EvidenceError, ExitCode
 from harness.progress import Progress
 from harness.rundir import RunDir
 
@@ -254,4 +254,27 @@ def bench(arguments: argparse.Namespace) -> ExitCode:
         print(json.dumps(result.to_json(), indent=2))
     else:
         text.console().print(measuring.render(result))
+    return ExitCode.PASS
+
+
+def history(arguments: argparse.Namespace) -> ExitCode:
+    """Print the history, or export a night of it."""
+    from harness.export.render import render
+    from harness.history.store import History
+    from harness.history.trend import trend
+
+    path: Path = arguments.file
+    if not path.is_file():
+        raise ConfigError(f"there is no history {path}", hint="name one with --file")
+    with History(path) as kept:
+        nights = kept.nights()
+        if arguments.form == "table":
+            print(trend(nights, arguments.word), end="")
+            return ExitCode.PASS
+        if not nights:
+            raise ConfigError(f"the history {path} holds no night")
+        night = kept.night(arguments.night) if arguments.night else nights[0]
+        text = render(arguments.form, night, kept.before(night), origin=arguments.origin)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text)
     return ExitCode.PASS

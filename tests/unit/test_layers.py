@@ -22,9 +22,11 @@ LAYERS = (
     ("symbols",),
     ("conversions",),
     ("rules", "planted", "faults", "mutants", "consequences"),
-    ("score", "scoretable"),
+    ("score", "scoretable", "history.records"),
+    ("history.trend",),
+    ("export",),
     # 2: one outside thing each
-    ("proc", "rundir", "progress"),
+    ("proc", "rundir", "progress", "history"),
     ("git",),
     ("provision", "live"),
     ("qmp", "console", "shell", "agent", "stub", "injector"),
