@@ -92,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_person(add("console", "open the serial console of a running guest; Ctrl-] leaves", _RUN))
     _add_bench(add("bench", "measure: interleaved boots, medians and ratios", "--rounds 3"))
     _add_history(add("history", "print nights and trends, or export a night", "--as mail"))
+    _add_clean(add("clean", "boot clean kernels many times, which must trip no rule", "--boots 2"))
     return parser
 
 
@@ -109,6 +110,23 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--night", type=int, metavar="N", help="which to export; default: newest")
     parser.add_argument("--origin", default="tdharness", help="the lab's name in KCIDB")
+
+
+def _add_clean(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--kernel", action="append", metavar="IMAGE", help="as of run; default: stock and stock:7"
+    )
+    parser.add_argument(
+        "--size",
+        action="append",
+        metavar="VCPUSxMIB",
+        help="default: 1x512, 2x1024, 4x2048 and 8x6144",
+    )
+    parser.add_argument(
+        "--boots", type=int, default=10, metavar="N", help="of each; default: %(default)s"
+    )
+    parser.add_argument("--json", action="store_true", help="the rows, for machines")
+    _add_runs(parser)
 
 
 def _add_setup(parser: argparse.ArgumentParser) -> None:
@@ -160,6 +178,12 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="let the stub's VMM misbehave; `list` names all ways and selectors, `every` tries "
         "each that leaves the guest alive in a step of its own",
     )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="a run that can be repeated: one thread, time by instructions, random numbers from N",
+    )
     parser.add_argument("--keep", action="store_true", help="keep the guest until Ctrl-C")
     _add_verdict_options(parser)
 
@@ -201,6 +225,7 @@ def _commands() -> dict[str, Callable[[argparse.Namespace], ExitCode]]:
         "console": commands.console,
         "bench": commands.bench,
         "history": commands.history,
+        "clean": commands.clean,
     }
 
 

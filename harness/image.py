@@ -36,6 +36,8 @@ _MODULE_DIRECTORY = "/lib/modules"
 # Its file in the cache carries a release and a digest; the kernel knows it by this name.
 _TEST_MODULE = f"{_MODULE_DIRECTORY}/tdharness.ko"
 _MODULE_LIST = "/etc/modules"
+# init looks for it
+_SCRIPT = "/etc/script"
 
 
 def build_initramfs(
@@ -45,19 +47,23 @@ def build_initramfs(
     *,
     cache_dir: Path,
     recipe: Path = RECIPE,
+    script: bytes | None = None,
 ) -> Path:
     """The initramfs for this kernel, read-only, in `cache_dir`; built only when it is not there.
 
     Uncompressed: with gzip or zstd the guest boots no faster, and building takes longer.
 
     `guest_root` is a directory with Debian packages unpacked, `module` the test module, loaded
-    last. Raises BuildError when an input is missing or cannot be read.
+    last. With a `script` (harness.workload.script) the guest runs that and powers off. Raises
+    BuildError when an input is missing or cannot be read.
     """
     try:
         entries = list(_recipe_entries(recipe, guest_root))
         modules = _module_entries(recipe, kernel, module)
     except (OSError, ELFError) as error:
         raise BuildError(f"cannot build the guest image for {kernel.release}: {error}") from error
+    if script is not None:
+        entries.append(Entry.file(_SCRIPT, script))
     archive = pack([*entries, *modules])
     path = cache_dir / f"initramfs-{hashlib.sha256(archive).hexdigest()[:16]}.cpio"
     try:

@@ -27,8 +27,11 @@ def carry_out(
     guest = Guest(plan, runs, progress)
     planned = False
     try:
-        guest.boot()
-        guest.run_steps(steps)
+        if plan.spec.seed is None:
+            guest.boot()
+            guest.run_steps(steps)
+        else:
+            guest.run_script(steps)
         before_stop(guest)
         planned = True
     except GuestError as error:

@@ -18,6 +18,7 @@ from harness.provision.setup import Provisioned, setup
 from harness.session import Plan, Progress
 from harness.stub.build import build_plugin
 from harness.symbols import read_kernel
+from harness.workload import Step, commands_of, script_of
 
 STOCK = "stock"
 
@@ -38,6 +39,8 @@ class Request:
     fault: str = ""
     # how the stub's VMM misbehaves (harness.vmm.parse)
     vmm: str = ""
+    # of a run that can be repeated; None: vCPUs run in parallel
+    seed: int | None = None
 
     def words(self) -> tuple[str, ...]:
         """The options of `tdharness run` that ask for this again."""
@@ -51,6 +54,8 @@ class Request:
             words += ["--fault", self.fault]
         if self.vmm:
             words += ["--vmm", self.vmm]
+        if self.seed is not None:
+            words += ["--seed", str(self.seed)]
         return tuple(words)
 
 
@@ -60,8 +65,17 @@ def series_of(kernel: str) -> str | None:
     return (series or DEFAULT_SERIES) if word == STOCK else None
 
 
-def prepare(request: Request, progress: Progress, *, scenario: str = "conversion") -> Plan:
-    """Everything built and in its place. Raises ConfigError, HostError, BuildError."""
+def prepare(
+    request: Request,
+    progress: Progress,
+    *,
+    scenario: str = "conversion",
+    steps: Sequence[Step] = (),
+) -> Plan:
+    """Everything built and in its place. Raises ConfigError, HostError, BuildError.
+
+    `steps` are needed with a seed: then they are in the image.
+    """
     series = series_of(request.kernel)
     # What the user got wrong is said before anything is fetched.
     check_size(request.smp, request.memory_mib)
@@ -75,9 +89,9 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
     plugin = None
     if request.td_mode == "stub":
         plugin = build_plugin(given.buildroot, cache_dir=builds)
-    initrd = build_initramfs(
-        given.guest_root, kernel, _module(kernel, given, series), cache_dir=builds
-    )
+    script = None if request.seed is None else script_of(commands_of(steps))
+    module = _module(kernel, given, series)
+    initrd = build_initramfs(given.guest_root, kernel, module, cache_dir=builds, script=script)
     spec = MachineSpec(
         kernel=kernel.image,
         initrd=initrd,
@@ -90,6 +104,7 @@ def prepare(request: Request, progress: Progress, *, scenario: str = "conversion
         vmm=vmm.plugin_option(shown),
         extra_cmdline=request.extra_cmdline,
         tsc_khz=host_tsc_khz(),
+        seed=request.seed,
     )
     return Plan(
         spec=spec,

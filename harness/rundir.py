@@ -87,6 +87,11 @@ class RunDir:
         return self.path / "events"
 
     @property
+    def transcript(self) -> Path:
+        """What a guest with a script answered (harness.workload.script)."""
+        return self.path / "transcript"
+
+    @property
     def symbols_json(self) -> Path:
         """What the guest said of its addresses: KASLR offset, modules (harness.symbols)."""
         return self.path / "symbols.json"

@@ -26,7 +26,16 @@ from harness.provision.qemu import Qemu
 from harness.rundir import RunDir, writing
 from harness.text import printable
 from harness.timeouts import Deadline
-from harness.workload import Record, Step, read_symbols, run_step
+from harness.workload import (
+    MOST_TRANSCRIPT_BYTES,
+    Agent,
+    Answers,
+    Record,
+    Step,
+    commands_of,
+    read_symbols,
+    run_step,
+)
 
 RUN_BYTES = 256 << 20
 # Of the console, for one slice; more than a guest may print at all.
@@ -96,6 +105,7 @@ class Guest:
             "fault_option": plan.spec.fault,
             "vmm": plan.vmm,
             "vmm_option": plan.spec.vmm,
+            "seed": plan.spec.seed,
             "qemu": {
                 "argv_prefix": list(plan.qemu.argv_prefix),
                 "version": plan.qemu.version,
@@ -127,11 +137,47 @@ class Guest:
             self.machine.agent.wait_ready(deadline.left_s())
             self.machine.most_silence_s = None
             self.facts["timings"]["boot_s"] = round(deadline.elapsed_s(), 3)
-            self._progress("reading the guest's symbols")
-            symbols = read_symbols(self.machine.agent, offsets_of(self.plan.spec.initrd))
-            self.run.write_json(self.run.symbols_json, symbols)
+            self._read_symbols(self.machine.agent)
             self._open_ssh()
         self._write_facts()
+
+    def _read_symbols(self, agent: Agent) -> None:
+        self._progress("reading the guest's symbols")
+        symbols = read_symbols(agent, offsets_of(self.plan.spec.initrd))
+        self.run.write_json(self.run.symbols_json, symbols)
+
+    def run_script(self, steps: Sequence[Step]) -> None:
+        """Boot a guest that runs these steps by itself and powers off (harness.workload.script).
+
+        Raises as boot() and run_steps().
+        """
+        self._write_facts()
+        self._write_reproduce()
+        self._progress("starting QEMU")
+        timeout_s = self.plan.boot_timeout_s + sum(step.timeout_s for step in steps)
+        deadline = Deadline(timeout_s * self._slowness)
+        self.facts["timings"]["exec_unix_s"] = time.time()
+        with self._blame("script"):
+            self.machine.start()
+            self._progress(f"{self.plan.kernel.release} boots and works by itself")
+            self._wait_for_end(deadline)
+        self.let_end()
+        answers = Answers(
+            commands_of(steps), read_from(self.run.transcript, 0, MOST_TRANSCRIPT_BYTES)
+        )
+        with self._blame("script"):
+            self._read_symbols(answers)
+        for step in steps:
+            with self._blame(step.name):
+                run_step(answers, step, self.run, mark=self.next_mark())
+
+    def _wait_for_end(self, deadline: Deadline) -> None:
+        while not self.machine.wait(1.0):
+            written = self.run.transcript.stat().st_size
+            if deadline.expired():
+                raise GuestError(f"the guest did not end within {deadline.timeout_s:.0f} s")
+            if written > MOST_TRANSCRIPT_BYTES or self.machine.console.size() > MOST_LOG_BYTES:
+                raise GuestError("the guest flooded its console or its transcript")
 
     def _open_ssh(self) -> None:
         """Put the run's key into the guest, and pin the guest's."""

@@ -8,6 +8,11 @@ from harness.machine.base import MachineSpec
 
 MIB = 1 << 20
 LOW_MEMORY = 2048 * MIB
+# An instruction takes 2^4 virtual ns. Less makes idle waits long (HLT of a TD returns at once, so
+# waiting takes instructions), more makes the timer interrupt more of the work.
+ICOUNT_SHIFT = 4
+# Of the guest's real-time clock at the start: any fixed moment will do.
+_EPOCH = "2021-04-06T00:00:00"
 _VIRTIO = "iommu_platform=on,disable-legacy=on"
 # What a guest that breaks out of QEMU's devices could not do.
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -19,6 +24,8 @@ class Wiring:
 
     qmp_fd: int
     agent_fd: int
+    # what a guest with a script writes, in place of the agent's port
+    transcript: Path
     ssh_port: int
     console_socket: Path
     console_log: Path
@@ -32,7 +39,7 @@ def plugin_argument(spec: MachineSpec, events: Path) -> str:
     """QEMU's -plugin argument. Memory above 2 GiB lies above 4 GiB (see arguments())."""
     memory = spec.memory_mib * MIB
     below = min(memory, LOW_MEMORY)
-    switches = f"track={_switch(spec.track)},single={_switch(spec.single_thread)}"
+    switches = f"track={_switch(spec.track)},single={_switch(spec.seed is not None)}"
     if spec.fault:
         switches += f",fault={spec.fault}"
     if spec.vmm:
@@ -56,7 +63,7 @@ def arguments(spec: MachineSpec, wiring: Wiring) -> list[str]:
     """
     console = _path(wiring.console_socket), _path(wiring.console_log)
     words = ["-machine", f"q35,max-ram-below-4g={LOW_MEMORY},smm=off"]
-    words += ["-accel", f"tcg,thread={'single' if spec.single_thread else 'multi'}"]
+    words += _clock(spec)
     words += ["-cpu", "max,vendor=GenuineIntel,level=0x21"]
     words += ["-m", str(spec.memory_mib), "-smp", str(spec.smp)]
     words += ["-no-reboot", "-display", "none", "-nodefaults", "-no-user-config"]
@@ -69,20 +76,38 @@ def arguments(spec: MachineSpec, wiring: Wiring) -> list[str]:
     words += ["-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}"]
     # -S: the guest waits for QMP's "cont", so that none of its events comes before we listen.
     words += ["-object", "monitor-qmp,id=monitor,chardev=qmp", "-S"]
-    words += ["-device", f"virtio-serial-pci,{_VIRTIO}"]
-    words += ["-chardev", f"socket,id=agent,fd={wiring.agent_fd}"]
-    words += ["-device", "virtserialport,chardev=agent,name=tdharness.agent"]
     words += ["-device", "pvpanic-pci", "-device", "edu,dma_mask=0xffffffff"]
-    words += ["-device", f"virtio-rng-pci,{_VIRTIO}"]
-    words += ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{wiring.ssh_port}-:22"]
-    words += ["-device", f"virtio-net-pci,netdev=net,romfile=,{_VIRTIO}"]
-    words += ["-drive", f"id=disk,file={_path(wiring.disk)},format=raw,if=none"]
-    words += ["-device", "nvme,serial=tdharness,drive=disk"]
+    words += _host_paced_devices(wiring) if spec.seed is None else _transcript(wiring)
     if wiring.sandbox:
         words += ["-sandbox", _SANDBOX]
     if spec.td_mode == "stub":
         words += ["-plugin", plugin_argument(spec, wiring.events)]
     return words
+
+
+def _clock(spec: MachineSpec) -> list[str]:
+    """The accelerator, and where time and random numbers come from."""
+    if spec.seed is None:
+        return ["-accel", "tcg,thread=multi"]
+    words = ["-accel", "tcg,thread=single", "-icount", f"shift={ICOUNT_SHIFT},sleep=off"]
+    return [*words, "-rtc", f"base={_EPOCH},clock=vm", "-seed", str(spec.seed)]
+
+
+def _host_paced_devices(wiring: Wiring) -> list[str]:
+    """Devices whose work is done by threads beside the vCPUs', at moments that no run repeats."""
+    words = ["-device", f"virtio-serial-pci,{_VIRTIO}"]
+    words += ["-chardev", f"socket,id=agent,fd={wiring.agent_fd}"]
+    words += ["-device", "virtserialport,chardev=agent,name=tdharness.agent"]
+    words += ["-device", f"virtio-rng-pci,{_VIRTIO}"]
+    words += ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{wiring.ssh_port}-:22"]
+    words += ["-device", f"virtio-net-pci,netdev=net,romfile=,{_VIRTIO}"]
+    words += ["-drive", f"id=disk,file={_path(wiring.disk)},format=raw,if=none"]
+    return [*words, "-device", "nvme,serial=tdharness,drive=disk"]
+
+
+def _transcript(wiring: Wiring) -> list[str]:
+    words = ["-chardev", f"file,id=transcript,path={_path(wiring.transcript)}"]
+    return [*words, "-serial", "chardev:transcript"]
 
 
 def _path(path: Path) -> str:

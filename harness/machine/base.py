@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 TD_MODES = ("stub", "none")
 MOST_VCPUS = 8
+# With a seed: virtual time is in nanoseconds, and so is the time stamp counter.
+VIRTUAL_TSC_KHZ = 1_000_000
 MIN_MEMORY_MIB, MOST_MEMORY_MIB = 512, 8192
 # The console, from the first moment on: a kernel that panics at once has to be heard. A panic ends
 # QEMU (-no-reboot). Hardware with TDX needs no page table isolation, so its kernels run without.
@@ -40,8 +42,9 @@ class MachineSpec:
     vmm: str = ""
     # of the host's time stamp counter (harness.machine.tsc); None: the guest measures it
     tsc_khz: int | None = None
-    # one host thread for all vCPUs; not offered by any command yet
-    single_thread: bool = False
+    # for a run that can be repeated: one host thread for all vCPUs, virtual time counted in
+    # instructions, random numbers from this seed, no device that works at the host's pace
+    seed: int | None = None
 
     def __post_init__(self) -> None:
         """Raises ConfigError for what cannot be started."""
@@ -52,11 +55,14 @@ class MachineSpec:
         check_size(self.smp, self.memory_mib)
         if self.td_mode == "stub" and self.plugin is None:
             raise ConfigError("the stub needs its plugin")
+        if self.seed is not None and not 0 <= self.seed < 1 << 64:
+            raise ConfigError(f"{self.seed} is no seed: from 0 to 2^64 - 1 can be given")
 
     @property
     def cmdline(self) -> str:
         """The kernel's command line."""
-        clock = f"tsc_early_khz={self.tsc_khz}" if self.tsc_khz else ""
+        tsc_khz = self.tsc_khz if self.seed is None else VIRTUAL_TSC_KHZ
+        clock = f"tsc_early_khz={tsc_khz}" if tsc_khz else ""
         return " ".join(word for word in (CMDLINE, clock, self.extra_cmdline) if word)
 
 
@@ -73,7 +79,7 @@ def check_size(smp: int, memory_mib: int) -> None:
 
 def slowness(spec: MachineSpec) -> float:
     """How many times longer things take than with two vCPUs, at worst, for scaling deadlines."""
-    return max(1.0, spec.smp / 2) * (2.0 if spec.single_thread else 1.0)
+    return max(1.0, spec.smp / 2) * (1.0 if spec.seed is None else 4.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,7 @@ class QemuMachine:
         wiring = Wiring(
             qmp_fd=qmp_end.fileno(),
             agent_fd=agent_end.fileno(),
+            transcript=self._run.transcript,
             ssh_port=self.ssh_port,
             console_socket=self.console.socket_path,
             console_log=self._run.console_log,

@@ -5,6 +5,7 @@ python -m harness.testing.guests run --runs DIR
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness import cli, prepare
@@ -14,6 +15,7 @@ from harness.machine.base import MachineSpec
 from harness.provision.qemu import Qemu
 from harness.session import Plan, Progress
 from harness.testing import fake_qemu
+from harness.workload import Step
 
 
 def fake_plan(
@@ -56,7 +58,11 @@ def use_fakes(directory: Path) -> None:
     """Let every guest of this process be a fake one."""
 
     def fake_prepare(
-        request: prepare.Request, progress: Progress, *, scenario: str = "conversion"
+        request: prepare.Request,
+        progress: Progress,
+        *,
+        scenario: str = "conversion",
+        steps: Sequence[Step] = (),
     ) -> Plan:
         progress("checking the cache")
         return fake_plan(directory, scenario=scenario, td_mode=request.td_mode)

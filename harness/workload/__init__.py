@@ -9,16 +9,21 @@ from harness.workload.plan import (
     steps_for,
 )
 from harness.workload.runner import Agent, Record, run_step
+from harness.workload.script import MOST_TRANSCRIPT_BYTES, Answers, commands_of, script_of
 from harness.workload.symbols import read_symbols
 
 __all__ = [
+    "MOST_TRANSCRIPT_BYTES",
     "WORKLOADS",
     "Agent",
+    "Answers",
     "Record",
     "Step",
+    "commands_of",
     "injected_steps",
     "misbehaviour_steps",
     "read_symbols",
     "run_step",
+    "script_of",
     "steps_for",
 ]

@@ -16,7 +16,7 @@ TIMEOUT_S = 60.0
 _MOST_SECTIONS = 2000
 
 # The first two lines are the release and the kernel's; then one a section of code.
-_COMMAND = (
+COMMAND = (
     "uname -r; grep -m 1 ' _text$' /proc/kallsyms; cd /sys/module && grep . */sections/.*text*"
 )
 _ADDRESS = r"(?P<address>[0-9a-f]{8,16})"
@@ -29,7 +29,7 @@ def read_symbols(agent: Agent, offsets: Path | None = None) -> dict[str, Any]:
     `offsets` is what image.offsets_of() names; without it the modules have no symbols. Raises what
     the agent raises.
     """
-    _, output = agent.run(_COMMAND, TIMEOUT_S)
+    _, output = agent.run(COMMAND, TIMEOUT_S)
     lines = [*output.splitlines(), "", ""]
     known = json.loads(offsets.read_text()) if offsets else {}
     return {

@@ -40,7 +40,7 @@ LAYERS = (
     ("conclude", "session"),
     ("job", "prepare"),
     # 5: arguments, fixtures, exit codes
-    ("bench", "suite"),
+    ("bench", "clean", "suite"),
     ("commands",),
     ("cli", "pytest_plugin"),
     ("__main__",),

@@ -30,6 +30,7 @@ SPEC = MachineSpec(kernel=Path("/k/bzImage"), initrd=Path("/k/initrd"), plugin=P
 WIRING = Wiring(
     qmp_fd=5,
     agent_fd=6,
+    transcript=Path("/r/transcript"),
     ssh_port=2222,
     console_socket=Path("/t/console"),
     console_log=Path("/r/console.log"),
@@ -80,18 +81,35 @@ def test_memory_is_told_to_qemu_and_to_the_plugin(mib: int, below: int, above: i
 
 
 def test_switches() -> None:
-    usual, other = SPEC, replace(SPEC, track=False, single_thread=True, extra_cmdline="quiet a=b,c")
+    usual, other = SPEC, replace(SPEC, track=False, seed=7, extra_cmdline="quiet a=b,c")
     assert plugin_argument(usual, Path("/e")).endswith("track=on,single=off")
     assert plugin_argument(other, Path("/e")).endswith("track=off,single=on")
     faulty = replace(SPEC, fault="cache/index=1+accept")
     assert plugin_argument(faulty, Path("/e")).endswith(",fault=cache/index=1+accept")
     assert after(arguments(other, WIRING), "-accel") == ["tcg,thread=single"]
-    assert after(arguments(other, WIRING), "-append")[0].endswith(" pti=off quiet a=b,c")
+    untimed = after(arguments(replace(other, seed=None), WIRING), "-append")[0]
+    assert untimed.endswith(" pti=off quiet a=b,c")
+    virtual = after(arguments(replace(other, tsc_khz=2596150), WIRING), "-append")[0]
+    assert "tsc_early_khz=1000000" in virtual
     # What the user says comes last, and wins.
-    timed = replace(other, tsc_khz=2596150)
+    timed = replace(other, tsc_khz=2596150, seed=None)
     assert after(arguments(timed, WIRING), "-append")[0].endswith(
         " tsc_early_khz=2596150 quiet a=b,c"
     )
+
+
+def test_a_seed_leaves_nothing_to_the_host() -> None:
+    words = arguments(replace(SPEC, seed=7), WIRING)
+    assert after(words, "-seed") == ["7"]
+    assert after(words, "-icount")[0].startswith("shift=4,")
+    assert after(words, "-rtc")[0].endswith(",clock=vm")
+    assert [device.partition(",")[0] for device in after(words, "-device")] == [
+        "pvpanic-pci",
+        "edu",
+    ]
+    assert option(words, "-chardev", "id=transcript")["path"] == "/r/transcript"
+    assert after(words, "-serial") == ["chardev:con", "chardev:transcript"]
+    assert "-seed" not in arguments(SPEC, WIRING) and "-icount" not in arguments(SPEC, WIRING)
 
 
 def test_commas_in_paths() -> None:
@@ -117,6 +135,8 @@ def test_commas_in_paths() -> None:
         ({"memory_mib": 513}, "513 MiB"),
         ({"memory_mib": 8194}, "8194 MiB"),
         ({"plugin": None}, "needs its plugin"),
+        ({"seed": -1}, "-1 is no seed"),
+        ({"seed": 1 << 64}, "is no seed"),
     ],
 )
 def test_what_cannot_be_started(change: dict[str, object], words: str) -> None:
@@ -127,7 +147,7 @@ def test_what_cannot_be_started(change: dict[str, object], words: str) -> None:
 def test_slow_guests_get_more_time() -> None:
     assert slowness(SPEC) == slowness(replace(SPEC, smp=1)) == 1.0
     assert slowness(replace(SPEC, smp=8)) == 4.0
-    assert slowness(replace(SPEC, single_thread=True)) == 2.0
+    assert slowness(replace(SPEC, seed=7)) == 4.0
 
 
 def test_rate_of_a_counter() -> None:
