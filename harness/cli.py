@@ -93,6 +93,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_bench(add("bench", "measure: interleaved boots, medians and ratios", "--rounds 3"))
     _add_history(add("history", "print nights and trends, or export a night", "--as mail"))
     _add_clean(add("clean", "boot clean kernels many times, which must trip no rule", "--boots 2"))
+    _add_mutate(add("mutate", "plant every known fault and print how many were caught", "--smp 4"))
     return parser
 
 
@@ -200,6 +201,29 @@ def _add_bench(parser: argparse.ArgumentParser) -> None:
     _add_runs(parser)
 
 
+def _add_mutate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--group",
+        action="append",
+        choices=("stub", "guest", "vmm", "mutants", "rfc", "clean"),
+        help="may be given more than once; default: all",
+    )
+    parser.add_argument(
+        "--patches",
+        type=Path,
+        default=Path("kernel-patches/6.12"),
+        metavar="DIR",
+        help="holds BASE, mutants/ and rfc/; default: %(default)s",
+    )
+    parser.add_argument("--config", default="lean", metavar="FILE", help="as of `build`")
+    parser.add_argument(
+        "--boots", type=int, default=1, metavar="N", help="of each clean kernel; default: 1"
+    )
+    parser.add_argument("--json", action="store_true", help="the score, for machines")
+    _add_guest_options(parser)
+    _add_runs(parser)
+
+
 def _add_verdict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="rules that only report fail, too")
     parser.add_argument("--all", action="store_true", help="every finding and conversion")
@@ -226,6 +250,7 @@ def _commands() -> dict[str, Callable[[argparse.Namespace], ExitCode]]:
         "bench": commands.bench,
         "history": commands.history,
         "clean": commands.clean,
+        "mutate": commands.mutate,
     }
 
 

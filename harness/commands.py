@@ -300,3 +300,26 @@ def history(arguments: argparse.Namespace) -> ExitCode:
     sys.stdout.flush()
     sys.stdout.buffer.write(text)
     return ExitCode.PASS
+
+
+def mutate(arguments: argparse.Namespace) -> ExitCode:
+    """Plant faults, and print the score."""
+    from harness import mutate as trying
+    from harness import scoretable
+    from harness.report import text
+
+    rows = []
+    with Progress() as progress:
+        lab = trying.Laboratory(
+            guest=request_of(arguments), runs=arguments.runs, progress=progress.say
+        )
+        groups = arguments.group or trying.GROUPS
+        tried = trying.mutate(lab, groups, arguments.patches, arguments.config, arguments.boots)
+        for row in tried:
+            rows.append(row)
+            progress.say(f"{row.group} {row.name}: {scoretable.word_of(row)}")
+    if arguments.json:
+        print(json.dumps([row.to_json() for row in rows], indent=2))
+    else:
+        text.console().print(scoretable.render(rows))
+    return ExitCode.PASS if rows and all(row.caught for row in rows) else ExitCode.FINDINGS

@@ -7,6 +7,7 @@ from harness.events import Kind, Stream, slice_between
 from harness.faults import Injection
 from harness.judge import Evidence, judge_slice
 from harness.score import Score, score
+from harness.verdict import Verdict
 
 
 def scores_of(
@@ -28,11 +29,20 @@ def scores_of(
 
 
 def _score(evidence: Evidence, stream: Stream, one: Injection, mark: int) -> Score:
-    events = slice_between(stream, mark)
-    verdict = judge_slice(
-        events,
+    verdict = verdict_of_slice(evidence, mark)
+    return score(one.fault, slice_between(stream, mark), verdict.findings)
+
+
+def verdict_of_slice(evidence: Evidence, mark: int) -> Verdict:
+    """The verdict of one step of a saved run, by what happened between its marks.
+
+    Raises EvidenceError when the run has no such slice, or not the whole of it.
+    """
+    if evidence.stream is None:
+        raise EvidenceError("the run has no event stream, so no step of it can be judged")
+    return judge_slice(
+        slice_between(evidence.stream, mark),
         kernellog.slice_between(evidence.log, mark),
         [step for step in evidence.steps if step.mark == mark],
         evidence.symbols,
     )
-    return score(one.fault, events, verdict.findings)

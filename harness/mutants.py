@@ -22,8 +22,10 @@ _DIRECTIONS = (TO_SHARED, TO_PRIVATE)
 class Mutant:
     """One patch and what it foretells."""
 
-    path: Path
-    # "mutants/0001"
+    # None: the base as it is
+    path: Path | None
+    # "mutants" of "mutants/0001"
+    group: str
     name: str
     title: str
     # the rules that have to find it, and no others; empty: nothing may be found
@@ -46,6 +48,15 @@ def read_group(folder: Path) -> tuple[Mutant, ...]:
     return tuple(read_mutant(folder / name) for name in names)
 
 
+def base_named_in(folder: Path) -> str:
+    """The source that the patches of kernel-patches/<base> apply to. Raises ConfigError."""
+    lines = [line for line in _text(folder / "BASE").splitlines() if not line.startswith("#")]
+    words = lines[0].split() if lines else []
+    if not words:
+        raise ConfigError(f"{folder / 'BASE'} names no source")
+    return words[0]
+
+
 def read_mutant(path: Path) -> Mutant:
     """One patch. Raises ConfigError."""
     head = _text(path).partition("\n---\n")[0]
@@ -57,6 +68,7 @@ def read_mutant(path: Path) -> Mutant:
     title = re.search(r"(?m)^Subject: (?:\[[^]\n]*\] )?(.*(?:\n[ \t].*)*)", head)
     return Mutant(
         path=path,
+        group=path.parent.name,
         name=f"{path.parent.name}/{path.name[:4]}",
         title=printable(" ".join(title[1].split()) if title else path.stem, 200),
         trips=frozenset(tags["X-Trips"].split()) - {"none"},

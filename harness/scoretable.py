@@ -8,8 +8,11 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from harness.clean import Boot, Cell
 from harness.conversions import TO_SHARED
+from harness.faults import Fault
 from harness.mutants import Mutant
+from harness.score import Score
 from harness.verdict import Finding, Outcome, Severity, Verdict
 
 
@@ -60,7 +63,7 @@ def _failing(verdict: Verdict) -> list[Finding]:
     return [f for f in verdict.findings if f.severity is Severity.FAIL]
 
 
-def score_mutant(mutant: Mutant, verdict: Verdict) -> Row:
+def row_of_mutant(mutant: Mutant, verdict: Verdict) -> Row:
     """Whether a patched kernel was found out by just the rules that its patch names."""
     wanted = [f for f in verdict.findings if f.rule in mutant.trips]
     failing = _failing(verdict)
@@ -73,7 +76,7 @@ def score_mutant(mutant: Mutant, verdict: Verdict) -> Row:
     elif mutant.direction and any(f.direction not in (None, mutant.direction) for f in wanted):
         note = f"found in the other direction than {mutant.direction} too"
     return Row(
-        group=mutant.path.parent.name,
+        group=mutant.group,
         name=mutant.name,
         what=mutant.title,
         expected=mutant.trips,
@@ -90,22 +93,81 @@ def _difference(expected: frozenset[str], found: frozenset[str]) -> str:
     return "; ".join(words + ([f"also found by {', '.join(more)}"] if more else []))
 
 
-def score_clean(name: str, what: str, verdicts: Sequence[Verdict]) -> Row:
-    """Whether an unchanged kernel was left alone in each of its boots."""
-    alarms = [f for verdict in verdicts for f in _failing(verdict)]
-    unjudged = [v for v in verdicts if not _failing(v) and v.outcome is not Outcome.PASS]
-    words = [f"{len(verdicts)} boots"]
-    words += [f"{len(alarms)} false alarms"] if alarms else []
-    words += [f"{len(unjudged)} not judged: {unjudged[0].reason}"] if unjudged else []
+def row_of_fault(fault: Fault, score: Score) -> Row:
+    """A fault that the stub made: `score` holds the place against where it was planted."""
+    expected, found = frozenset(score.expected), frozenset(score.found)
+    note = "" if score.caught else _difference(expected, found) or f"found at {score.place}"
+    if score.stray and not score.caught:
+        note = f"elsewhere: {place_of(score.stray[0])}"
+    return Row(
+        group="stub",
+        name=fault.name,
+        what=fault.what,
+        expected=expected,
+        found=found,
+        place=score.place,
+        caught=score.caught,
+        note=note,
+    )
+
+
+def row_of_step(group: str, step: str, expected: frozenset[str], verdict: Verdict) -> Row:
+    """A step that plants a fault, judged by its own slice."""
+    wanted = [f for f in verdict.findings if f.rule in expected]
+    found = frozenset(f.rule for f in (*wanted, *_failing(verdict)))
+    note = _difference(expected, found)
+    return Row(
+        group=group,
+        name=step,
+        what="",
+        expected=expected,
+        found=found,
+        place=place_of(wanted[0]) if wanted else "",
+        caught=not note,
+        note=note,
+    )
+
+
+def row_of_rest(group: str, verdict: Verdict) -> Row:
+    """What was found in a run outside of all steps: nothing was planted there."""
+    alarms = [f for f in _failing(verdict) if not f.extra.get("step")]
     return Row(
         group="clean",
-        name=name,
-        what=what,
+        name=f"{group}, outside its steps",
+        what="",
         expected=frozenset(),
         found=frozenset(f.rule for f in alarms),
         place=place_of(alarms[0]) if alarms else "",
-        caught=not alarms and not unjudged and bool(verdicts),
-        note=", ".join(words),
+        caught=not alarms,
+        note=alarms[0].summary if alarms else "",
+    )
+
+
+def row_untried(group: str, name: str, expected: frozenset[str], why: str) -> Row:
+    """A fault that could not be tried; that is no catch."""
+    return Row(
+        group=group, name=name, what="", expected=expected, found=frozenset(), place="",
+        caught=False, note=f"not tried: {why}",
+    )  # fmt: skip
+
+
+def row_of_clean(cell: Cell, boots: Sequence[Boot]) -> Row:
+    """Whether an unchanged kernel was left alone in each of its boots."""
+    alarms = [boot for boot in boots if boot.failures]
+    unjudged = [b for b in boots if not b.failures and b.outcome != Outcome.PASS.value]
+    words = [f"{len(boots)} boots, {sum(b.counts['conversions'] for b in boots):,} conversions"]
+    words += [f"{len(alarms)} with an alarm: {alarms[0].failures[0]}"] if alarms else []
+    words += [f"{len(unjudged)} not judged: {unjudged[0].reason}"] if unjudged else []
+    kinds = {kind for boot in alarms for kind in boot.findings if kind.endswith(" fail")}
+    return Row(
+        group="clean",
+        name=f"{cell.release}, {cell.smp} vCPUs, {cell.memory_mib} MiB",
+        what="",
+        expected=frozenset(),
+        found=frozenset(kind.split()[0] for kind in kinds),
+        place="",
+        caught=bool(boots) and not alarms and not unjudged,
+        note="; ".join(words),
     )
 
 
@@ -127,7 +189,7 @@ def render(rows: Sequence[Row]) -> Table:
     table = Table(title=summary(rows), title_justify="left", width=100)
     for name, ratio in (("fault", 3), ("expected", 3), ("found", 3), ("where", 4)):
         table.add_column(name, ratio=ratio, overflow="fold")
-    table.add_column("", width=6)
+    table.add_column("", width=10)
     group = ""
     for row in rows:
         if row.group != group and group:
@@ -138,7 +200,8 @@ def render(rows: Sequence[Row]) -> Table:
             _rules(row.expected),
             _rules(row.found),
             escape(row.note if not row.caught or row.group == "clean" else row.place),
-            _word(row),
+            word_of(row),
+            style="" if row.caught else "red",
         )
     return table
 
@@ -147,7 +210,8 @@ def _rules(rules: frozenset[str]) -> str:
     return "\n".join(sorted(rules)) or "nothing"
 
 
-def _word(row: Row) -> str:
-    if row.group == "clean" or not row.expected:
-        return "[green]silent" if row.caught else "[red]ALARM" if row.found else "[red]?"
-    return "[green]caught" if row.caught else "[red]MISSED"
+def word_of(row: Row) -> str:
+    """How a row ended, in a word."""
+    if row.expected:
+        return "caught" if row.caught else "MISSED"
+    return "silent" if row.caught else "ALARM" if row.found else "not judged"

@@ -22,7 +22,7 @@ LAYERS = (
     ("symbols",),
     ("conversions",),
     ("rules", "planted", "faults", "mutants", "consequences"),
-    ("score", "scoretable", "history.records"),
+    ("score", "history.records"),
     ("history.trend",),
     ("export",),
     # 2: one outside thing each
@@ -41,6 +41,8 @@ LAYERS = (
     ("job", "prepare"),
     # 5: arguments, fixtures, exit codes
     ("bench", "clean", "suite"),
+    ("scoretable",),
+    ("mutate",),
     ("commands",),
     ("cli", "pytest_plugin"),
     ("__main__",),

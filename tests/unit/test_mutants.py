@@ -2,6 +2,7 @@
 """Patches that foretell what finds them, and the table that says whether it did."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,19 @@ from rich.console import Console
 
 from harness.conversions import TO_PRIVATE, TO_SHARED
 from harness.errors import ConfigError
+from harness.faults import FAULTS
 from harness.mutants import MOST_PATCH_BYTES, Mutant, read_group, read_mutant
-from harness.scoretable import Row, render, score_clean, score_mutant, summary
+from harness.score import Score
+from harness.scoretable import (
+    Row,
+    render,
+    row_of_fault,
+    row_of_mutant,
+    row_of_rest,
+    row_of_step,
+    row_untried,
+    summary,
+)  # fmt: skip
 from harness.verdict import Finding, Outcome, Severity, Site, Verdict
 
 PATCH = """From 0 Mon Sep 17 00:00:00 2001
@@ -42,6 +54,7 @@ def test_tags_are_read(tmp_path: Path) -> None:
     assert read_group(path.parent) == (
         Mutant(
             path=path,
+            group="mutants",
             name="mutants/0001",
             title="x86/mm: Leave out a flush",
             trips=frozenset({"guest-tlb-flush", "kernel-log"}),
@@ -97,21 +110,21 @@ def verdict(*findings: Finding, outcome: Outcome | None = None) -> Verdict:
 
 def mutant(*trips: str, direction: str | None = None) -> Mutant:
     return Mutant(
-        path=Path("mutants/0001-x.patch"), name="mutants/0001", title="t", trips=frozenset(trips),
-        direction=direction,
+        path=Path("mutants/0001-x.patch"), group="mutants", name="mutants/0001", title="t",
+        trips=frozenset(trips), direction=direction,
     )  # fmt: skip
 
 
 def test_the_right_rule_at_the_right_place_is_a_catch() -> None:
-    row = score_mutant(mutant("guest-tlb-flush"), verdict(found("guest-tlb-flush")))
+    row = row_of_mutant(mutant("guest-tlb-flush"), verdict(found("guest-tlb-flush")))
     assert row.caught
     assert row.place == "dma_direct_alloc+0x1/0x2, page 0x5000, to shared, vCPU 1"
 
 
 def test_a_rule_that_only_reports_can_be_foretold() -> None:
     only = found("shared-access-to-private", severity=Severity.REPORT)
-    assert score_mutant(mutant("shared-access-to-private"), verdict(only)).caught
-    assert score_mutant(mutant(), verdict(only)).caught
+    assert row_of_mutant(mutant("shared-access-to-private"), verdict(only)).caught
+    assert row_of_mutant(mutant(), verdict(only)).caught
 
 
 @pytest.mark.parametrize(
@@ -133,33 +146,62 @@ def test_a_rule_that_only_reports_can_be_foretold() -> None:
     ],
 )
 def test_all_else_is_a_miss(trips: tuple[str, ...], seen: Verdict, note: str) -> None:
-    row = score_mutant(mutant(*trips), seen)
+    row = row_of_mutant(mutant(*trips), seen)
     assert (row.caught, row.note) == (False, note)
 
 
 def test_the_direction_is_part_of_the_place() -> None:
     told = mutant("guest-tlb-flush", direction=TO_PRIVATE)
-    assert score_mutant(told, verdict(found("guest-tlb-flush", TO_PRIVATE))).caught
+    assert row_of_mutant(told, verdict(found("guest-tlb-flush", TO_PRIVATE))).caught
     both = verdict(found("guest-tlb-flush", TO_PRIVATE), found("guest-tlb-flush"))
-    assert not score_mutant(told, both).caught
+    assert not row_of_mutant(told, both).caught
 
 
-def test_clean_kernels_are_silent_or_not() -> None:
-    assert score_clean("6.12", "", [verdict(), verdict()]).caught
-    alarm = score_clean("6.12", "", [verdict(), verdict(found("dma-data"))])
-    assert (alarm.caught, alarm.note) == (False, "2 boots, 1 false alarms")
-    empty = score_clean("6.12", "", [verdict(outcome=Outcome.EMPTY)])
-    assert (empty.caught, empty.note) == (False, "1 boots, 1 not judged: a reason")
-    assert not score_clean("6.12", "", []).caught
+STEP = "fault-x"
+
+
+def planted(rule: str, **extra: object) -> Finding:
+    return replace(found(rule), extra={"step": STEP, **extra})
+
+
+@pytest.mark.parametrize(
+    ("expected", "findings", "note"),
+    [
+        ({"dma-data"}, [planted("dma-data", expected=True)], ""),
+        ({"dma-data"}, [], "missed by dma-data"),
+        (set(), [planted("dma-data")], "also found by dma-data"),
+        (set(), [], ""),
+    ],
+)
+def test_steps_are_scored(expected: set[str], findings: list[Finding], note: str) -> None:
+    row = row_of_step("guest", STEP, frozenset(expected), verdict(*findings))
+    assert (row.caught, row.note) == (not note, note)
+
+
+def test_what_is_found_outside_the_steps_is_an_alarm() -> None:
+    assert row_of_rest("guest", verdict(planted("dma-data"))).caught
+    assert not row_of_rest("guest", verdict(found("dma-data"))).caught
+
+
+def test_faults_of_the_stub_are_scored() -> None:
+    fault = FAULTS["cache-all"]
+    good = Score(caught=True, expected=fault.rules, found=fault.rules, place="0x5000")
+    assert row_of_fault(fault, good).caught
+    lost = replace(good, caught=False, found=(), place="nowhere")
+    assert row_of_fault(fault, lost).note == "missed by guest-cache-flush"
+    elsewhere = replace(good, caught=False, place="0x9000")
+    assert row_of_fault(fault, elsewhere).note == "found at 0x9000"
+    stray = replace(elsewhere, stray=(found("dma-data"),))
+    assert row_of_fault(fault, stray).note.startswith("elsewhere: dma_direct_alloc")
 
 
 def rows() -> list[Row]:
     return [
-        score_mutant(mutant("guest-tlb-flush"), verdict(found("guest-tlb-flush"))),
-        score_mutant(mutant("guest-tlb-flush"), verdict()),
-        score_mutant(mutant(), verdict()),
-        score_clean("6.12", "", [verdict(found("dma-data"))]),
-        score_clean("7.3", "", [verdict(outcome=Outcome.EMPTY)]),
+        row_of_mutant(mutant("guest-tlb-flush"), verdict(found("guest-tlb-flush"))),
+        row_of_mutant(mutant("guest-tlb-flush"), verdict()),
+        row_of_mutant(mutant(), verdict()),
+        row_of_rest("guest", verdict(found("dma-data"))),
+        row_untried("rfc", "rfc/0001", frozenset(), "it does not build"),
     ]
 
 
@@ -175,5 +217,5 @@ def test_the_table_fits_and_says_what_is_wrong() -> None:
     Console(file=output, width=100).print(render(rows()))
     shown = output.getvalue()
     assert max(map(len, shown.splitlines())) <= 100
-    for word in ("caught", "MISSED", "silent", "ALARM", "missed by", "1 of 2 faults"):
+    for word in ("caught", "MISSED", "silent", "ALARM", "not judged", "missed by", "1 of 2"):
         assert word in shown
