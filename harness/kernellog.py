@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from typing import Any
 
 from harness.errors import EvidenceError
@@ -26,6 +26,7 @@ from harness.kernellog_lines import (
 from harness.kernellog_patterns import (
     CONSEQUENCES,
     GUEST_MCE,
+    OTHERS,
     REPORTERS,
     ROWS,
     WAITERS,
@@ -216,7 +217,7 @@ def _body(log: bytes, report: _Report, shape: Shape) -> Iterator[str]:
 def _frames(report: _Report) -> tuple[str, ...]:
     """Names of the functions that the report is about, innermost first."""
     frames: list[str] = []
-    for text in report.body:
+    for text in takewhile(lambda text: not OTHERS.match(text), report.body):
         frame = _FRAME.match(text)
         if frame and frame.group(1):
             continue

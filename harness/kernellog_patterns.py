@@ -93,7 +93,7 @@ ROWS = (
     _row(Kind.KFENCE, r"BUG: KFENCE: (?P<kind>[\w -]+?) in ", "KFENCE: {kind}"),
     _row(Kind.OOPS, _NULL, "BUG: kernel NULL pointer dereference"),
     _row(Kind.OOPS, _PAGE, "BUG: unable to handle page fault"),
-    _row(Kind.SOFT_LOCKUP, r"(?:watchdog: )?BUG: soft lockup", "BUG: soft lockup"),
+    _row(Kind.SOFT_LOCKUP, r"(?:watchdog: )?BUG: soft lockup", "BUG: soft lockup", waiting=True),
     _row(Kind.WORKQUEUE_LOCKUP, r"BUG: workqueue lockup", "BUG: workqueue lockup", located=False),
     _row(Kind.BUG, r"BUG: scheduling while atomic", "BUG: scheduling while atomic"),
     _row(Kind.BUG, _ATOMIC, "BUG: sleeping function called from invalid context"),
@@ -133,8 +133,8 @@ ROWS = (
         "INFO: task hung",
         waiting=True,
     ),
-    _row(Kind.RCU_STALL, _STALL, "INFO: RCU detected a stall"),
-    _row(Kind.HARD_LOCKUP, _HARD, "hard lockup"),
+    _row(Kind.RCU_STALL, _STALL, "INFO: RCU detected a stall", waiting=True),
+    _row(Kind.HARD_LOCKUP, _HARD, "hard lockup", waiting=True),
     _row(Kind.UBSAN, r"UBSAN: (?P<kind>[\w-]+) in ", "UBSAN: {kind}"),
     _row(
         Kind.LEAK,
@@ -187,6 +187,11 @@ CONSEQUENCES = re.compile(
     r"Timeout: Not all CPUs entered broadcast|corrupted stack end|.*: panic_on_warn set)"
 )
 
+# A trace behind one of these is not of who is to blame.
+OTHERS = re.compile(
+    r"rcu: RCU grace-period kthread stack dump|rcu: Stack dump where RCU GP kthread"
+)
+
 # One look decides whether a line can match a row at all: the first words of all of them.
 FIRST_WORDS = (
     rb"BUG[ :]|kernel BUG|list_|refcount_t|WARNING: |general protection|Oops: |"
@@ -207,6 +212,7 @@ REPORTERS = re.compile(
     r"__schedule_bug)"
 )
 WAITERS = re.compile(
-    r"(?:__schedule|schedule\w*|io_schedule\w*|__?mutex_lock\w*|mutex_lock\w*|__down\w*|down_\w+|"
+    r"(?:native_queued_spin_lock_slowpath|queued_spin_lock_slowpath|_raw_\w+_lock\w*|do_raw_\w+|"
+    r"__schedule|schedule\w*|io_schedule\w*|__?mutex_lock\w*|mutex_lock\w*|__down\w*|down_\w+|"
     r"rwsem_\w+|wait_for_\w+|__wait_for_\w+|do_wait_for_\w+|preempt_schedule\w*)"
 )
