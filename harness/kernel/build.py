@@ -129,6 +129,7 @@ class _Work:
             kernel = self._build_base(tree, start_s)
             if not patches:
                 return kernel
+            start_s = time.monotonic()
         state = json.loads(self._state.read_text())
         commit = tree.checkout(patches)
         what = f"building {self.base.name} {self.config.name}"
@@ -160,9 +161,12 @@ class _Work:
             found = warnings(self._make(_TARGETS, what))
         state = {"warnings": found, "missing": missing}
         facts = {"commit": commit, "new_warnings": [], **state}
-        kernel = self._publish(tree, (), facts, start_s)
+        # Somebody may be using the one that is there.
+        kernel = self.shelf.find(self.key(())) or self._publish(tree, (), facts, start_s)
         note_size(self.place)
-        self._state.write_text(json.dumps(state))
+        written = self._state.with_suffix(".new")
+        written.write_text(json.dumps(state))
+        written.replace(self._state)
         return kernel
 
     @property

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 
 from harness.text import printable
 
+# Where make sees the source.
+SOURCE = "/kernel/src/"
 _FAILURES = (
     # the compiler, the linker, modpost, objtool, then make
     re.compile(r"^\S+:\d+:(\d+:)? (fatal )?error: "),
@@ -22,7 +24,7 @@ _MOST = 1000
 
 def failing_line(output: str) -> str:
     """The line that says why a build failed; the last one when none does."""
-    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    lines = [line.strip() for line in output.replace(SOURCE, "").splitlines() if line.strip()]
     for pattern in _FAILURES:
         for line in lines:
             if pattern.search(line):
@@ -33,12 +35,11 @@ def failing_line(output: str) -> str:
 def warnings(output: str) -> list[str]:
     """The warnings of a build as "file: words", each once, in order, a thousand at most."""
     found: dict[str, None] = {}
-    for line in output.splitlines():
+    for line in output.replace(SOURCE, "").splitlines():
         if _OTHER_WARNING.match(line):
             found[printable(_OFFSET.sub("+...", line), _BOUND)] = None
         elif match := _WARNING.match(line):
-            file = match["file"].removeprefix("/kernel/src/").removeprefix("../src/")
-            found[printable(f"{file}: {match['text']}", _BOUND)] = None
+            found[printable(f"{match['file']}: {match['text']}", _BOUND)] = None
         if len(found) == _MOST:
             break
     return list(found)

@@ -74,7 +74,7 @@ make: Entering directory '/kernel/src'
   CC      mm/a.o
 /kernel/src/mm/a.c: In function 'f':
 /kernel/src/mm/a.c:12:5: warning: unused variable 'x' [-Wunused-variable]
-../src/mm/b.c:7:1: warning: no return [-Wreturn-type]
+/kernel/src/mm/b.c:7:1: warning: no return [-Wreturn-type]
 /kernel/src/mm/a.c:40:5: warning: unused variable 'x' [-Wunused-variable]
 vmlinux.o: warning: objtool: f+0x12: unreachable instruction
 WARNING: modpost: missing MODULE_DESCRIPTION() in x.o
@@ -118,6 +118,7 @@ def test_a_warning_that_moved_is_not_new() -> None:
         ),
         ('ERROR: modpost: "f" [x.ko] undefined!\n*** x\n', 'ERROR: modpost: "f" [x.ko] undefined!'),
         ("scripts/x.sh: 1: bc: not found\nlast\n", "scripts/x.sh: 1: bc: not found"),
+        ("/kernel/src/a.c:3:9: error: x\n", "a.c:3:9: error: x"),
         ("one\nlast\n", "last"),
         ("", "no output"),
     ],
