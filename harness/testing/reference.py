@@ -8,13 +8,15 @@ mapping 0 is global, mapping 1 is not; both begin private, as the pages do, on v
     F, W  mapping page line           CLFLUSH, CLWB
     B                                 WBINVD
     P     mapping page shared         store the page's entry, with this shared bit
+    N     mapping page                take the page's entry away: what touches it faults
     I     mapping page                INVLPG
     C, G                              MOV to CR3, the CR4.PGE pair
     M     page pages shared           MapGPA
+    H, R                              HLT with interrupts off; INIT, SIPI, and up again
     A     page level                  MEM.PAGE.ACCEPT; level 1 is the 2 MiB that page 0 begins
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from harness.events import Event, Flag, Kind
@@ -29,6 +31,7 @@ PRIVATE, SHARED, PENDING = 0, 1, 2
 STEPS = {
     "S": "store", "L": "load", "F": "clflush", "W": "clwb", "B": "wbinvd", "P": "set_entry",
     "I": "invlpg", "C": "write_cr3", "G": "flush_global", "M": "map_gpa", "A": "accept",
+    "N": "unmap", "H": "halt", "R": "restart",
 }  # fmt: skip
 _NONE = Flag(0)
 
@@ -40,8 +43,16 @@ class Debt:
     mapping: int
     page: int
     shared: bool
-    owing: set[int] = field(default_factory=lambda: set(range(VCPUS)))
+    owing: set[int]
     used: set[int] = field(default_factory=set)
+    judged: bool = False
+
+
+@dataclass
+class Away:
+    """A mapping that was taken away, and who may hold it still."""
+
+    owing: set[int]
     judged: bool = False
 
 
@@ -56,6 +67,8 @@ class Reference:
         self.flushed: set[tuple[int, int]] = set()
         self.again = [0] * PAGES
         self.debts: list[Debt] = []
+        self.away: dict[tuple[int, int], Away] = {}  # oldest first
+        self.running = set(range(VCPUS))
         self.facts: list[Fact] = []
 
     def run(self, steps: Iterable[Step]) -> list[Fact]:
@@ -66,6 +79,8 @@ class Reference:
 
     def store(self, vcpu: int, mapping: int, page: int, offset: int, size: int) -> None:
         at = page * PAGE + offset
+        if self.faults(mapping, page, offset + size):
+            return
         for line in sorted({byte // LINE for byte in range(at, at + size)}):
             in_page = line * LINE // PAGE
             self.dirty.add((self.mapped_shared[mapping, in_page], in_page, line % (PAGE // LINE)))
@@ -73,11 +88,15 @@ class Reference:
 
     def load(self, vcpu: int, mapping: int, page: int, offset: int, size: int) -> None:
         first, last = page, page + (offset + size - 1) // PAGE
+        if self.faults(mapping, page, offset + size):
+            return
         for in_page in sorted({first, last}):
             self.access(vcpu, mapping, in_page, _NONE)
 
     def clflush(self, vcpu: int, mapping: int, page: int, line: int) -> None:
         key = (self.mapped_shared[mapping, page], page, line)
+        if self.faults(mapping, page, 1):
+            return
         self.access(vcpu, mapping, page, Flag.CACHE)
         if (page, line) in self.flushed and key not in self.dirty:
             self.again[page] += 1
@@ -85,6 +104,8 @@ class Reference:
         self.dirty.discard(key)
 
     def clwb(self, vcpu: int, mapping: int, page: int, line: int) -> None:
+        if self.faults(mapping, page, 1):
+            return
         self.access(vcpu, mapping, page, Flag.CACHE)
         self.dirty.discard((self.mapped_shared[mapping, page], page, line))
 
@@ -93,31 +114,55 @@ class Reference:
         self.facts.append(("cache_all", vcpu))
 
     def set_entry(self, vcpu: int, mapping: int, page: int, shared: int) -> None:
+        old = self.away.pop((mapping, page), Away(set(self.running)))
         if self.mapped_shared[mapping, page] == bool(shared):
             return
         self.mapped_shared[mapping, page] = bool(shared)
-        self.debts.append(Debt(mapping, page, bool(shared)))
+        self.debts.append(Debt(mapping, page, bool(shared), old.owing, judged=old.judged))
         self.facts.append(("pte_change", vcpu, mapping, page, shared))
 
+    def unmap(self, vcpu: int, mapping: int, page: int) -> None:
+        if (mapping, page) not in self.away:
+            self.away[mapping, page] = Away(set(self.running))
+
     def invlpg(self, vcpu: int, mapping: int, page: int) -> None:
-        for debt in self.debts:
-            if (debt.mapping, debt.page) == (mapping, page):
-                debt.owing.discard(vcpu)
+        self.invalidate(vcpu, lambda place: place == (mapping, page))
 
     def write_cr3(self, vcpu: int) -> None:
-        for debt in self.debts:
-            if debt.mapping == 1:
-                debt.owing.discard(vcpu)
+        self.invalidate(vcpu, lambda place: place[0] == 1)
 
     def flush_global(self, vcpu: int) -> None:
+        self.invalidate(vcpu, lambda place: True)
+
+    def halt(self, vcpu: int) -> None:
+        self.flush_global(vcpu)
+        self.running.discard(vcpu)
+
+    def restart(self, vcpu: int) -> None:
+        self.flush_global(vcpu)
+        self.running.add(vcpu)
+
+    def invalidate(self, vcpu: int, covers: Callable[[tuple[int, int]], bool]) -> None:
+        """The vCPU holds no translation of these places any more."""
         for debt in self.debts:
-            debt.owing.discard(vcpu)
+            if covers((debt.mapping, debt.page)):
+                debt.owing.discard(vcpu)
+        for place, old in self.away.items():
+            if covers(place):
+                old.owing.discard(vcpu)
+
+    def faults(self, mapping: int, page: int, end: int) -> bool:
+        """Whether not all that is touched, up to `end` from the page's start, is mapped."""
+        return bool({(mapping, page), (mapping, page + (end - 1) // PAGE)} & self.away.keys())
 
     def map_gpa(self, vcpu: int, page: int, pages: int, shared: int) -> None:
         converted = range(page, page + pages)
         for debt in self.debts:
             if shared and debt.shared and debt.page in converted:
                 self.commit(debt)
+        for (mapping, in_page), old in self.away.items() if shared else ():
+            if in_page in converted and not self.mapped_shared[mapping, in_page]:
+                self.commit_away(vcpu, mapping, in_page, old)
         lost = sorted((p, line) for key, p, line in self.dirty if p in converted and key != shared)
         flushed = [(p, line) for p, line in self.flushed if p in converted]
         again = sum(self.again[p] for p in converted)
@@ -178,10 +223,32 @@ class Reference:
             self.stale(debt, vcpu, _NONE)
         debt.judged = True
 
+    def commit_away(self, vcpu: int, mapping: int, page: int, old: Away) -> None:
+        """A private mapping that is gone is told of when its page becomes shared."""
+        if old.owing and not old.judged:
+            self.facts.append(("pte_change", vcpu, mapping, page, 1))
+            self.commit(Debt(mapping, page, True, old.owing))
+            old.judged = True
+
     def stale(self, debt: Debt, vcpu: int, flags: Flag) -> None:
         flags |= Flag.TO_SHARED if debt.shared else _NONE
         flags |= Flag.GLOBAL if debt.mapping == 0 else _NONE
         self.facts.append(("stale", vcpu, debt.mapping, debt.page, flags))
+
+
+def shrink(sequence: list[Step], differs: Callable[[list[Step]], bool]) -> list[Step]:
+    """The sequence without what it differs without: no step of the result can be left out."""
+    size = len(sequence) // 2
+    while size:
+        at = 0
+        while at < len(sequence):
+            shorter = sequence[:at] + sequence[at + size :]
+            if differs(shorter):
+                sequence = shorter
+            else:
+                at += size
+        size //= 2
+    return sequence
 
 
 def facts_of(events: Iterable[Event], *, first_gpa: int, bases: tuple[int, int]) -> Iterator[Fact]:

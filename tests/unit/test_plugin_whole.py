@@ -16,7 +16,7 @@ from harness.events import decode
 from harness.provision.buildroot import BuildRoot
 from harness.stub.build import SOURCES, c_program_command, compile_c_program
 from harness.testing import reference
-from harness.testing.reference import PAGES, VCPUS, Fact, Reference, Step, facts_of
+from harness.testing.reference import PAGES, VCPUS, Fact, Reference, Step, facts_of, shrink
 
 # One worker builds the program and runs all that needs it.
 pytestmark = pytest.mark.xdist_group("plugin_whole")
@@ -30,14 +30,18 @@ NAMES = [
 ]
 
 
+def all_sources() -> list[Path]:
+    sources = [path for path in TESTS.glob("*.c") if not path.name.startswith("test_")]
+    sources += SOURCES.glob("*.c")
+    return sorted(sources)
+
+
 @pytest.fixture(scope="module")
 def program(buildroot: BuildRoot, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The plugin, the fake machine and all tests, in one program."""
     place = tmp_path_factory.mktemp("whole")
-    sources = [*TESTS.glob("fake_*.c"), *TESTS.glob("guest*.c"), *TESTS.glob("whole*.c")]
-    sources += SOURCES.glob("*.c")
     compile_c_program(
-        buildroot, sorted(sources), program=place / "whole", log_path=place / "compile.log"
+        buildroot, all_sources(), program=place / "whole", log_path=place / "compile.log"
     )
     return place / "whole"
 
@@ -134,8 +138,9 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     steps("B"),
     steps("P", 2, PAGES, 2),
     steps("P", 2, PAGES, 2),
+    steps("N", 2, PAGES),
     steps("I", 2, PAGES),
-    st.one_of(steps("C"), steps("G")),
+    st.one_of(steps("C"), steps("G"), steps("H"), steps("R")),
     CONVERSIONS,
     steps("A", PAGES).map(lambda step: (*step, 0)),
     steps("A").map(lambda step: (*step, 0, 1)),
@@ -168,3 +173,96 @@ def test_a_reference_that_forgets_is_found_out(
     assert plugin(sequence) == Reference().run(sequence)
     monkeypatch.setitem(reference.STEPS, "C", "flush_global")
     assert plugin(sequence) != Reference().run(sequence)
+
+
+def run_fast(
+    command: list[str], first: int, sequences: int, length: int, left_out: str = "-"
+) -> str:
+    """What the plugin and the naive model in C say of so many steps."""
+    argv = [*command, "fast", str(first), str(sequences), str(length), left_out]
+    return proc.run(argv, timeout_s=FAST_TIMEOUT_S, check=False).stdout
+
+
+def made_steps(command: list[str], number: int, length: int) -> list[Step]:
+    """The steps of one of those sequences; each letter takes as many numbers as it needs."""
+    printed = proc.run(
+        [*command, "steps", str(number), str(length)], timeout_s=RUN_TIMEOUT_S
+    ).stdout
+    words = [step.split() for step in printed.split(";") if step.strip()]
+    return [(letter, *map(int, rest[: 1 + TAKES.get(letter, 0)])) for letter, *rest in words]
+
+
+# Numbers behind the vCPU.
+TAKES = {"S": 4, "L": 4, "F": 3, "W": 3, "P": 3, "N": 2, "I": 2, "M": 3, "A": 2}
+SEQUENCE_STEPS, CI_SEQUENCES = 20_000, 50
+FAST_TIMEOUT_S = 3600.0
+# More than CI's steps, for a night: the plugin is compiled as it is used, without sanitizers.
+STEPS_VARIABLE = "TDHARNESS_RANDOM_STEPS"
+
+
+def explain(plugin: Plugin, command: list[str], words: str) -> str:
+    """The difference that whole_fast.c found, as a sequence that a person can read."""
+    found = re.search(r"sequence (\d+) differs at step (\d+)", words)
+    if not found:
+        return words
+    sequence = made_steps(command, int(found[1]), int(found[2]) + 1)
+
+    def differs(shorter: list[Step]) -> bool:
+        return plugin(shorter) != Reference().run(shorter)
+
+    if not differs(sequence):
+        return words + "the plain model in Python agrees with the plugin: the one in C is wrong"
+    shortest = shrink(sequence, differs)
+    return f"{words}{shortest}\n{plugin(shortest)}\nexpected {Reference().run(shortest)}"
+
+
+def test_many_random_steps(buildroot: BuildRoot, program: Path, plugin: Plugin) -> None:
+    command = c_program_command(buildroot, program)
+    words = run_fast(command, 0, CI_SEQUENCES, SEQUENCE_STEPS)
+    assert words == f"{CI_SEQUENCES * SEQUENCE_STEPS} steps agree\n", explain(
+        plugin, command, words
+    )
+
+
+def test_the_two_references_agree(buildroot: BuildRoot, program: Path, plugin: Plugin) -> None:
+    sequence = made_steps(c_program_command(buildroot, program), 0, 2000)
+    assert {step[0] for step in sequence} == set(reference.STEPS)
+    facts = Reference().run(sequence)
+    assert len(facts) > 500
+    assert plugin(sequence) == facts
+
+
+@pytest.mark.parametrize("letter", sorted(reference.STEPS))
+def test_a_step_that_the_naive_model_does_not_see(
+    letter: str, buildroot: BuildRoot, program: Path
+) -> None:
+    words = run_fast(c_program_command(buildroot, program), 0, 1, SEQUENCE_STEPS, letter)
+    assert re.fullmatch(r"sequence 0 differs at step \d+\n", words)
+
+
+def test_a_difference_is_shrunk() -> None:
+    sequence: list[Step] = [("L", 0, 0, n, 0, 8) for n in range(50)]
+    assert shrink(sequence, lambda some: sequence[7] in some and sequence[31] in some) == [
+        sequence[7],
+        sequence[31],
+    ]
+
+
+@pytest.mark.timeout(FAST_TIMEOUT_S)
+@pytest.mark.skipif(STEPS_VARIABLE not in os.environ, reason=f"{STEPS_VARIABLE} gives their number")
+def test_a_night_of_random_steps(
+    buildroot: BuildRoot, program: Path, plugin: Plugin, tmp_path: Path
+) -> None:
+    compile_c_program(
+        buildroot,
+        all_sources(),
+        program=tmp_path / "fast",
+        log_path=tmp_path / "log",
+        sanitizers=None,
+    )
+    count = int(os.environ[STEPS_VARIABLE])
+    command = c_program_command(buildroot, tmp_path / "fast")
+    words = run_fast(command, 1000, max(1, count // (10 * SEQUENCE_STEPS)), 10 * SEQUENCE_STEPS)
+    assert words.endswith("steps agree\n"), explain(
+        plugin, c_program_command(buildroot, program), words
+    )

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* Runs every test in a child of its own: without arguments all, with a number the random ones. */
+/*
+ * Runs every test in a child of its own. With arguments it runs random sequences instead: those of
+ * a file's number, `fast FIRST SEQUENCES LENGTH LETTER`, or it prints `steps NUMBER LENGTH`.
+ */
 #include "whole.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -53,6 +57,12 @@ static void run(const char *name, void (*test)(void))
 
 int main(int argc, char **argv)
 {
+    if (argc == 6 && !strcmp(argv[1], "fast")) {
+        return whole_fast(strtoull(argv[2], NULL, 10), atoi(argv[3]), atoi(argv[4]), *argv[5]);
+    }
+    if (argc == 4 && !strcmp(argv[1], "steps")) {
+        return whole_steps(strtoull(argv[2], NULL, 10), atoi(argv[3]));
+    }
     if (argc > 1) {
         return whole_random(atoi(argv[1]));
     }
