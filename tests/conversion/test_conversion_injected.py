@@ -13,7 +13,8 @@ from harness.prepare import Request, prepare
 from harness.score import Score
 from harness.workload import injected_steps
 
-pytestmark = pytest.mark.integration
+# One boot serves them all, so one worker of pytest-xdist gets them all.
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("injected")]
 
 
 @dataclass(frozen=True, slots=True)
