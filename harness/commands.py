@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from harness.workload import Step
 
 NORMAL_WORKLOADS = ("conversion", "dma", "devices")
-# With a seed there are none of the devices that the third one is about.
-SEEDED_WORKLOADS = ("conversion", "dma")
 _DETACH = b"\x1d"
 _QEMU_STARTED_S = 1.0
 
@@ -132,9 +130,9 @@ def _steps(request: "Request", workloads: list[str] | None) -> "tuple[Step, ...]
         *injected_steps(faults.parse(request.fault), cpus=request.smp),
         *misbehaviour_steps(vmm.parse(request.vmm)),
     )
-    usual = NORMAL_WORKLOADS if request.seed is None else SEEDED_WORKLOADS
-    names = workloads or (() if own else usual)
-    return (*steps_for(names, cpus=request.smp, td=request.td_mode == "stub"), *own)
+    names = workloads or (() if own else NORMAL_WORKLOADS)
+    is_td, devices = request.td_mode == "stub", request.seed is None
+    return (*steps_for(names, cpus=request.smp, td=is_td, devices=devices), *own)
 
 
 def _keep(guest: "Guest", progress: Progress) -> None:

@@ -31,6 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--runs", type=Path, default=Path("runs"), help="where runs are kept; default: runs"
     )
+    group.addoption("--nightly", action="store_true", help="the tests that take minutes as well")
     group.addoption(
         "--tdharness-require",
         action="append",
@@ -43,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Markers of the suites."""
     config.addinivalue_line("markers", "plants(*rules): rules that the test breaks on purpose")
+    config.addinivalue_line("markers", "nightly: takes minutes, and runs with --nightly only")
     config.addinivalue_line("markers", "needs_td: has no meaning in a plain VM")
     config.addinivalue_line("markers", "min_cpus(n): needs so many vCPUs")
 
@@ -61,6 +63,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip what the chosen guest cannot show, with the reason."""
     from harness.suite import skip_reason
 
+    if item.get_closest_marker("nightly") and not item.config.getoption("--nightly"):
+        pytest.skip("takes minutes: use --nightly")
     if _GUEST_FIXTURE not in getattr(item, "fixturenames", ()):
         return
     cpus = item.get_closest_marker("min_cpus")

@@ -33,6 +33,7 @@ from harness.workload import (
     Record,
     Step,
     commands_of,
+    marks_of,
     read_symbols,
     run_step,
 )
@@ -167,9 +168,9 @@ class Guest:
         )
         with self._blame("script"):
             self._read_symbols(answers)
-        for step in steps:
+        for step, mark in zip(steps, marks_of(steps), strict=True):
             with self._blame(step.name):
-                run_step(answers, step, self.run, mark=self.next_mark())
+                run_step(answers, step, self.run, mark=mark)
 
     def _wait_for_end(self, deadline: Deadline) -> None:
         while not self.machine.wait(1.0):

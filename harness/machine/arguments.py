@@ -11,6 +11,11 @@ LOW_MEMORY = 2048 * MIB
 # An instruction takes 2^4 virtual ns. Less makes idle waits long (HLT of a TD returns at once, so
 # waiting takes instructions), more makes the timer interrupt more of the work.
 ICOUNT_SHIFT = 4
+# A run that can be repeated has no device that QEMU's other threads serve, as they come at moments
+# of their own, and none with a PCI BAR: two runs were the same to the microsecond until the guest
+# sized BARs. That makes QEMU replace its memory map, and the thread that frees the old ones may
+# interrupt the vCPU that runs, for the next to have its turn (QEMU's rr_force_rcu()).
+_NO_BARS = ",sata=off,smbus=off"
 # Of the guest's real-time clock at the start: any fixed moment will do.
 _EPOCH = "2021-04-06T00:00:00"
 _VIRTIO = "iommu_platform=on,disable-legacy=on"
@@ -62,7 +67,8 @@ def arguments(spec: MachineSpec, wiring: Wiring) -> list[str]:
     the control registers that an SMI changes.
     """
     console = _path(wiring.console_socket), _path(wiring.console_log)
-    words = ["-machine", f"q35,max-ram-below-4g={LOW_MEMORY},smm=off"]
+    bare = "" if spec.seed is None else _NO_BARS
+    words = ["-machine", f"q35,max-ram-below-4g={LOW_MEMORY},smm=off{bare}"]
     words += _clock(spec)
     words += ["-cpu", "max,vendor=GenuineIntel,level=0x21"]
     words += ["-m", str(spec.memory_mib), "-smp", str(spec.smp)]
@@ -76,8 +82,7 @@ def arguments(spec: MachineSpec, wiring: Wiring) -> list[str]:
     words += ["-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}"]
     # -S: the guest waits for QMP's "cont", so that none of its events comes before we listen.
     words += ["-object", "monitor-qmp,id=monitor,chardev=qmp", "-S"]
-    words += ["-device", "pvpanic-pci", "-device", "edu,dma_mask=0xffffffff"]
-    words += _host_paced_devices(wiring) if spec.seed is None else _transcript(wiring)
+    words += _devices(wiring) if spec.seed is None else _transcript(wiring)
     if wiring.sandbox:
         words += ["-sandbox", _SANDBOX]
     if spec.td_mode == "stub":
@@ -93,9 +98,10 @@ def _clock(spec: MachineSpec) -> list[str]:
     return [*words, "-rtc", f"base={_EPOCH},clock=vm", "-seed", str(spec.seed)]
 
 
-def _host_paced_devices(wiring: Wiring) -> list[str]:
-    """Devices whose work is done by threads beside the vCPUs', at moments that no run repeats."""
-    words = ["-device", f"virtio-serial-pci,{_VIRTIO}"]
+def _devices(wiring: Wiring) -> list[str]:
+    """Devices of a guest without a seed: see _NO_BARS for the others."""
+    words = ["-device", "pvpanic-pci", "-device", "edu,dma_mask=0xffffffff"]
+    words += ["-device", f"virtio-serial-pci,{_VIRTIO}"]
     words += ["-chardev", f"socket,id=agent,fd={wiring.agent_fd}"]
     words += ["-device", "virtserialport,chardev=agent,name=tdharness.agent"]
     words += ["-device", f"virtio-rng-pci,{_VIRTIO}"]

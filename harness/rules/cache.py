@@ -105,9 +105,10 @@ def redundant_flush(events: Sequence[Event], context: Context) -> list[Finding]:
 
 
 def redundant_lines(conversion: Conversion) -> int:
-    """Lines flushed that no rule asks for."""
+    """Line flushes that no rule asks for: each of them on the way back to private, else those of
+    lines that had been flushed and not stored to since."""
     if conversion.direction == TO_PRIVATE:
-        return conversion.flushed
+        return conversion.flushed + conversion.flushed_again
     return conversion.flushed_again
 
 
@@ -126,5 +127,19 @@ def _redundant(group: list[Conversion]) -> Finding:
         trace=first.trace,
         seq=first.seq,
         count=len(group),
-        extra={"redundant_lines": lines},
+        extra={
+            "redundant_lines": lines,
+            "flushed_lines": sum(conversion.flushed for conversion in group),
+            "conversions": [_saving(conversion) for conversion in group[:_RUNS_TOLD]],
+        },
     )
+
+
+def _saving(conversion: Conversion) -> dict[str, object]:
+    """What one conversion could have done without."""
+    return {
+        "seq": conversion.seq,
+        "gpa": conversion.gpa,
+        "lines": conversion.lines,
+        "redundant_lines": redundant_lines(conversion),
+    }

@@ -9,7 +9,13 @@ from harness.workload.plan import (
     steps_for,
 )
 from harness.workload.runner import Agent, Record, run_step
-from harness.workload.script import MOST_TRANSCRIPT_BYTES, Answers, commands_of, script_of
+from harness.workload.script import (
+    MOST_TRANSCRIPT_BYTES,
+    Answers,
+    commands_of,
+    marks_of,
+    script_of,
+)
 from harness.workload.symbols import read_symbols
 
 __all__ = [
@@ -21,6 +27,7 @@ __all__ = [
     "Step",
     "commands_of",
     "injected_steps",
+    "marks_of",
     "misbehaviour_steps",
     "read_symbols",
     "run_step",

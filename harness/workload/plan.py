@@ -25,11 +25,20 @@ class Step:
     min_cpus: int = 1
     # has no meaning, or would crash, in a plain VM
     needs_td: bool = False
+    # uses a PCI device: a guest with a seed has none
+    needs_device: bool = False
     # of the marks around it; None: the session's next
     mark: int | None = None
 
 
-def _fault(name: str, *rules: str, must_fail: bool = False, cpus: int = 1, td: bool = True) -> Step:
+def _fault(
+    name: str,
+    *rules: str,
+    must_fail: bool = False,
+    cpus: int = 1,
+    td: bool = True,
+    device: bool = False,
+) -> Step:
     return Step(
         name=f"fault-{name}",
         command=f"tdh fault name={name}",
@@ -37,6 +46,7 @@ def _fault(name: str, *rules: str, must_fail: bool = False, cpus: int = 1, td: b
         must_fail=must_fail,
         min_cpus=cpus,
         needs_td=td,
+        needs_device=device,
     )
 
 
@@ -64,18 +74,18 @@ DMA = (
     Step(name="stream-4k", command="tdh stream size=4K"),
     Step(name="stream-64k", command="tdh stream size=64K"),
     Step(name="stream-unaligned", command="tdh stream size=1234"),
-    Step(name="edu-coherent", command="tdh edu method=coherent"),
-    Step(name="edu-stream", command="tdh edu method=stream"),
-    Step(name="edu-stream-unaligned", command="tdh edu method=stream size=1234"),
+    Step(name="edu-coherent", command="tdh edu method=coherent", needs_device=True),
+    Step(name="edu-stream", command="tdh edu method=stream", needs_device=True),
+    Step(name="edu-stream-unaligned", command="tdh edu method=stream size=1234", needs_device=True),
 )
 
 DEVICES = (
-    Step(name="rng-use", command="device use rng"),
-    Step(name="net-use", command="device use net"),
-    Step(name="nvme-use", command="device use nvme"),
-    Step(name="rng-rebind", command="device rebind rng 2"),
-    Step(name="net-rebind", command="device rebind net 2"),
-    Step(name="nvme-rebind", command="device rebind nvme 2"),
+    Step(name="rng-use", command="device use rng", needs_device=True),
+    Step(name="net-use", command="device use net", needs_device=True),
+    Step(name="nvme-use", command="device use nvme", needs_device=True),
+    Step(name="rng-rebind", command="device rebind rng 2", needs_device=True),
+    Step(name="net-rebind", command="device rebind net 2", needs_device=True),
+    Step(name="nvme-rebind", command="device rebind nvme 2", needs_device=True),
 )
 
 FAULTS = (
@@ -90,7 +100,7 @@ FAULTS = (
     _fault("accept-shared", "accept-shared"),
     _fault("bad-tdcall", "tdcall-contract"),
     _fault("redundant-flush", "redundant-flush"),
-    _fault("dma-mismatch", "dma-data", must_fail=True, td=False),
+    _fault("dma-mismatch", "dma-data", must_fail=True, td=False, device=True),
     _fault("warn", "kernel-log", td=False),
     # last: an oops taints what comes after it
     _fault("oops", "kernel-log", td=False),
@@ -134,7 +144,9 @@ def misbehaviour_steps(shown: Iterable[vmm.Misbehaviour]) -> tuple[Step, ...]:
     )
 
 
-def steps_for(names: Iterable[str], *, cpus: int, td: bool) -> tuple[Step, ...]:
+def steps_for(
+    names: Iterable[str], *, cpus: int, td: bool, devices: bool = True
+) -> tuple[Step, ...]:
     """The steps of these workloads that a guest of this kind can run.
 
     Raises ConfigError for a name that is no workload.
@@ -146,4 +158,10 @@ def steps_for(names: Iterable[str], *, cpus: int, td: bool) -> tuple[Step, ...]:
                 f"there is no workload {name!r}", hint=f"choose from {', '.join(WORKLOADS)}"
             )
         steps += WORKLOADS[name]
-    return tuple(s for s in steps if s.min_cpus <= cpus and (td or not s.needs_td))
+    return tuple(
+        step
+        for step in steps
+        if step.min_cpus <= cpus
+        and (td or not step.needs_td)
+        and (devices or not step.needs_device)
+    )

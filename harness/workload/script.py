@@ -19,8 +19,14 @@ MOST_TRANSCRIPT_BYTES = 64 << 20
 
 
 def commands_of(steps: Sequence[Step]) -> list[str]:
-    """What a session would have sent for these steps, with marks from 1 on."""
-    return [COMMAND, *(marked(step.command, mark) for mark, step in enumerate(steps, 1))]
+    """What a session would have sent for these steps, marked as marks_of() says."""
+    pairs = zip(steps, marks_of(steps), strict=True)
+    return [COMMAND, *(marked(step.command, mark) for step, mark in pairs)]
+
+
+def marks_of(steps: Sequence[Step]) -> list[int]:
+    """The steps' own marks; the others count from 1 on."""
+    return [number if step.mark is None else step.mark for number, step in enumerate(steps, 1)]
 
 
 def script_of(commands: Sequence[str]) -> bytes:

@@ -293,6 +293,23 @@ def test_redundant_flushes_of_one_caller_are_folded() -> None:
     assert all_of_them.direction == "shared to private"
 
 
+def test_what_each_conversion_could_save_is_told() -> None:
+    s = StreamBuilder()
+    for back in (0, 3):
+        s.convert(GPA, PAGE, to_shared=True, flushed=64, pc=PC, stack=STACK)
+        s.convert(GPA, PAGE, to_shared=False, flushed=64, flushed_again=back, pc=PC, stack=STACK)
+    (finding,) = run(redundant_flush, s)
+    assert finding.severity is Severity.REPORT
+    assert finding.extra["redundant_lines"] == 64 + 67
+    assert finding.extra["flushed_lines"] == 128
+    saved = [(row["gpa"], row["lines"], row["redundant_lines"]) for row in _rows(finding)]
+    assert saved == [(GPA, 64, 64), (GPA, 64, 67)]
+
+
+def _rows(finding: Finding) -> list[dict[str, int]]:
+    return list(finding.extra["conversions"])
+
+
 def test_findings_are_not_folded_across_steps() -> None:
     s = StreamBuilder()
     for mark in (1, 2):

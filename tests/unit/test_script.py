@@ -2,13 +2,14 @@
 """A guest's own script: what it is told, and what is read from its answers."""
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.errors import GuestError
 from harness.rundir import RunDir
-from harness.workload import Answers, Step, commands_of, read_symbols, run_step, script_of
+from harness.workload import Answers, Step, commands_of, marks_of, read_symbols, run_step, script_of
 from harness.workload.script import parse_transcript
 
 AGENT = Path(__file__).resolve().parents[2] / "guest-images" / "initramfs" / "agent"
@@ -26,6 +27,8 @@ def test_a_script_holds_what_a_session_would_send() -> None:
     ]
     assert "tdh mark kind=1 id=1 " in commands[1] and "( echo one; echo two )" in commands[1]
     assert "id=2" in commands[2]
+    own = (STEPS[0], replace(STEPS[1], mark=70))
+    assert "id=70" in commands_of(own)[2] and marks_of(own) == [1, 70]
 
 
 def test_the_agent_and_the_answers_agree(tmp_path: Path) -> None:

@@ -189,6 +189,17 @@ def test_small_guests_and_plain_vms_leave_steps_out() -> None:
     assert {"convert-4k", "fault-warn", "fault-dma-mismatch"} <= chosen(1, False)
 
 
+def test_a_guest_without_devices_leaves_steps_out() -> None:
+    def chosen(devices: bool) -> set[str]:
+        steps = steps_for(["dma", "devices", "faults"], cpus=2, td=True, devices=devices)
+        return {step.name for step in steps}
+
+    left_out = chosen(True) - chosen(False)
+    assert {"edu-stream", "net-use", "nvme-rebind", "fault-dma-mismatch"} <= left_out
+    assert {"stream-4k", "coherent-1m", "fault-warn"} <= chosen(False)
+    assert not any(name.startswith(("edu", "net", "nvme", "rng")) for name in chosen(False))
+
+
 def test_an_unknown_workload_is_named() -> None:
     with pytest.raises(ConfigError, match="'sums'"):
         steps_for(["sums"], cpus=2, td=True)
