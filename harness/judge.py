@@ -174,6 +174,7 @@ def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) 
         reason="; ".join(reasons or [nothing]),
         evidence=_evidence_words(evidence, found),
         counts={**counts, "findings_left_out": left_out},
+        misbehaved=vmm.told(evidence.misbehaviours, events),
     )
 
 

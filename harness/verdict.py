@@ -117,6 +117,8 @@ class Verdict:
     evidence: tuple[str, ...] = ()
     # conversions, lines flushed, steps ...: counts for people
     counts: dict[str, int] = field(default_factory=dict)
+    # what the stub's VMM did wrong on purpose, one phrase each
+    misbehaved: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, as in verdict.json."""
@@ -125,5 +127,6 @@ class Verdict:
             "reason": self.reason,
             "evidence": list(self.evidence),
             "counts": dict(self.counts),
+            "misbehaved": list(self.misbehaved),
             "findings": [f.to_json() for f in self.findings],
         }

@@ -7,6 +7,7 @@ behaves until the guest has set its first mark, so that the boot itself is left 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -222,6 +223,18 @@ def never_shown(shown: Sequence[Misbehaviour], events: Sequence[Event]) -> list[
         if one.behaviour.number not in seen and (one.mark is None or one.mark in begun)
     ]
     return list(dict.fromkeys(names))
+
+
+def told(shown: Sequence[Misbehaviour], events: Sequence[Event]) -> tuple[str, ...]:
+    """What the VMM did wrong: its behaviours by name, with how many MapGPAs met each."""
+    counts = Counter(number_of(event) for event in events if event.kind is Kind.VMM)
+    names: dict[int, str] = {}
+    for one in shown:
+        names.setdefault(one.behaviour.number, one.behaviour.name)
+    return tuple(
+        f"{names.get(number, f'behaviour {number}')} at {count} MapGPA{'s' if count > 1 else ''}"
+        for number, count in counts.items()
+    )
 
 
 def render_list() -> str:

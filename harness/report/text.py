@@ -64,6 +64,8 @@ def verdict_lines(verdict: Verdict) -> RenderableType:
             _text(", ".join(f"{value} {name}" for name, value, _ in words.main_counts(verdict)))
         )
     lines.append(_text(f"evidence: {', '.join(verdict.evidence) or 'none'}", "dim"))
+    if verdict.misbehaved:
+        lines.append(_text(f"the VMM misbehaved: {', '.join(verdict.misbehaved)}"))
     return Group(*lines)
 
 

@@ -71,6 +71,18 @@ def test_the_list_names_all() -> None:
     assert all(name in text for name in vmm.BEHAVIOURS)
 
 
+def test_the_verdict_says_what_the_vmm_did() -> None:
+    s = retried(GPA + PAGE, 3 * PAGE)
+    s.vmm(RETRY, GPA, 4 * PAGE, to_shared=False, done=PAGE, r10=1, r11=GPA + PAGE)
+    s.vmm(VmmBehaviour.SLOW, GPA, PAGE, to_shared=False)
+    assert vmm.told(vmm.parse("retry-4k"), s.events) == (
+        "retry-4k at 2 MapGPAs",
+        "behaviour 7 at 1 MapGPA",
+    )
+    evidence = Evidence(td_mode="stub", stream=s.decode(), misbehaviours=vmm.parse("slow"))
+    assert "slow at 1 MapGPA" in verdict_of(evidence).to_json()["misbehaved"]
+
+
 def handling(s: StreamBuilder) -> list[Finding]:
     return mapgpa_failure_handling(s.events, context_of(s.events))
 
