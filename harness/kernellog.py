@@ -15,6 +15,7 @@ from typing import Any
 
 from harness.errors import EvidenceError
 from harness.kernellog_lines import (
+    MOST_LINE,
     STAMPED,
     Neighbours,
     Shape,
@@ -30,6 +31,7 @@ from harness.kernellog_patterns import (
     REPORTERS,
     ROWS,
     WAITERS,
+    Kind,
     Row,
 )
 from harness.mce import describe
@@ -79,6 +81,8 @@ class _Report:
     end: int | None = None
     panicked: bool = False
     body: list[str] = field(default_factory=list)
+    # what a warning says, in the line before it
+    message: str = ""
 
 
 def scan(log: bytes) -> list[Finding]:
@@ -93,6 +97,7 @@ def scan(log: bytes) -> list[Finding]:
     line, counted = 1, 0
     for report in _reports(log, shape):
         report.body = list(_body(log, report, shape))
+        report.message = _message(log, report, shape)
         line += log.count(b"\n", counted, report.start)
         counted = report.start
         finding = _finding(report, line)
@@ -214,6 +219,16 @@ def _body(log: bytes, report: _Report, shape: Shape) -> Iterator[str]:
             return
 
 
+def _message(log: bytes, report: _Report, shape: Shape) -> str:
+    if report.row.kind is not Kind.WARNING:
+        return ""
+    before = log[max(0, report.start - MOST_LINE) : report.start]
+    texts = [line.text for line in kernel_lines(before, shape) if line.caller == report.caller]
+    # Without a text of its own a warning follows the line that cuts it off from what was before.
+    cut = [index for index, text in enumerate(texts) if text.startswith("---")]
+    return printable(texts[-1]) if cut and len(texts) - cut[-1] == 2 else ""
+
+
 def _frames(report: _Report) -> tuple[str, ...]:
     """Names of the functions that the report is about, innermost first."""
     frames: list[str] = []
@@ -252,6 +267,9 @@ def _finding(report: _Report, line: int) -> Finding:
         "excerpt": [printable(text) for text in report.body[:_EXCERPT_LINES]],
     }
     summary = f"the guest kernel reported: {title}"
+    if report.message:
+        extra["message"] = report.message
+        summary += f": {report.message}"
     gpa = None
     if report.row.rule == GUEST_MCE:
         extra["banks"] = _banks(report.body)

@@ -95,7 +95,12 @@ ROWS = (
     _row(Kind.OOPS, _PAGE, "BUG: unable to handle page fault"),
     _row(Kind.SOFT_LOCKUP, r"(?:watchdog: )?BUG: soft lockup", "BUG: soft lockup", waiting=True),
     _row(Kind.WORKQUEUE_LOCKUP, r"BUG: workqueue lockup", "BUG: workqueue lockup", located=False),
-    _row(Kind.BUG, r"BUG: scheduling while atomic", "BUG: scheduling while atomic"),
+    _row(
+        Kind.BUG,
+        r"BUG: scheduling while atomic",
+        "BUG: scheduling while atomic",
+        waiting=True,
+    ),
     _row(Kind.BUG, _ATOMIC, "BUG: sleeping function called from invalid context"),
     _row(Kind.MEMORY, _BAD, "BUG: {what}"),
     _row(Kind.MEMORY, _SLAB, "BUG: slab: {what}"),
@@ -213,6 +218,6 @@ REPORTERS = re.compile(
 )
 WAITERS = re.compile(
     r"(?:native_queued_spin_lock_slowpath|queued_spin_lock_slowpath|_raw_\w+_lock\w*|do_raw_\w+|"
-    r"__schedule|schedule\w*|io_schedule\w*|__?mutex_lock\w*|mutex_lock\w*|__down\w*|down_\w+|"
+    r"__schedule|schedule\w*|msleep\w*|usleep_\w+|io_schedule\w*|__?mutex_lock\w*|mutex_lock\w*|__down\w*|down_\w+|"
     r"rwsem_\w+|wait_for_\w+|__wait_for_\w+|do_wait_for_\w+|preempt_schedule\w*)"
 )

@@ -59,7 +59,7 @@ def test_golden_logs_are_many_and_a_third_is_clean() -> None:
     golden = [read_golden(path) for path in GOLDEN.iterdir()]
     clean = [found for _, found, _ in golden if found == ["FIND: none"]]
     recorded = [made for made, _, _ in golden if made["MADE"].startswith("recorded")]
-    assert len(recorded) >= 30
+    assert len(recorded) >= 40
     assert len(golden) / 3 <= len(clean) < len(golden)
 
 
@@ -70,6 +70,16 @@ def test_every_bug_has_a_line_a_fingerprint_and_an_excerpt() -> None:
     assert len(finding.extra["fingerprint"]) == 16
     assert finding.extra["excerpt"] == [WARN[15:-1].decode()]
     assert finding.severity is Severity.FAIL
+
+
+def test_a_warning_says_its_message() -> None:
+    cut = b"[    2.000001] ------------[ cut here ]------------\n"
+    said = b"[    2.000002] CPA VMM failure to convert memory (addr=00000000206b3e76): -5\n"
+    (finding,) = scan(cut + said + WARN)
+    assert finding.extra["message"].startswith("CPA VMM failure")
+    assert finding.summary.endswith(finding.extra["message"])
+    for without in (cut + WARN, said + WARN, cut + said + said + WARN):
+        assert "message" not in scan(without)[0].extra
 
 
 def test_out_of_memory_is_reported_only() -> None:

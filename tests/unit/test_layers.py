@@ -18,7 +18,7 @@ LAYERS = (
     # 1: pure, from events or text to findings
     ("vmlinux", "rules.table", "kernellog_patterns", "cpio"),
     ("functions", "mce", "kernellog_lines", "triage", "vmm"),
-    ("compare", "callchain", "kallsyms", "kernellog", "known", "hostlog"),
+    ("compare", "callchain", "kallsyms", "kernellog", "known", "sourcelines", "hostlog"),
     ("symbols",),
     ("conversions",),
     ("rules", "planted", "faults", "mutants", "consequences"),
