@@ -25,6 +25,7 @@ from harness.rules.context import context_of
 from harness.rules.data import dma_data, failed_steps, guest_failures, host_mce
 from harness.rules.table import RULES
 from harness.rundir import RunDir
+from harness.sourcelines import add_sources
 from harness.steps import Step, parse_step, parse_steps
 from harness.symbols import Symbols, parse_guest_symbols, read_kernel, slide_of
 from harness.text import printable
@@ -79,10 +80,18 @@ def judge(
     Never raises for anything that the run holds: broken evidence is the outcome ERROR.
     """
     evidence = evidence or load(run)
-    verdict = verdict_of(evidence, strict)
+    verdict = _with_sources(verdict_of(evidence, strict), run)
     if write:
         run.write_json(run.verdict_json, verdict.to_json())
     return verdict
+
+
+def _with_sources(verdict: Verdict, run: RunDir) -> Verdict:
+    kernel = _read_object(run.run_json, []).get("kernel")
+    image = kernel.get("image") if isinstance(kernel, Mapping) else None
+    if not isinstance(image, str) or "\0" in image:
+        return verdict
+    return dataclasses.replace(verdict, findings=add_sources(verdict.findings, Path(image)))
 
 
 def judge_slice(

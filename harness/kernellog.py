@@ -43,10 +43,9 @@ from harness.verdict import Finding
 _MARK = rb"tdharness: mark (begin|end) (\d{1,20})\b"
 _E820 = rb"BIOS-e820: \[mem 0x([0-9a-f]{1,16})-0x([0-9a-f]{1,16})\]([^\r\n]{0,100})"
 _E820_USABLE = re.compile(rb"usable|System RAM")
-_FRAME = re.compile(r"\s*(\? )?([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+")
-_IN_TEXT = re.compile(
-    r"(?:RIP: [0-9a-f]{4}:| at | in |:\d+ )([A-Za-z_][\w.]*)\+0x[0-9a-f]+/0x[0-9a-f]+"
-)
+_ADDRESS = r"(?P<address>[A-Za-z_][\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[[\w-]+\])?)"
+_FRAME = re.compile(r"\s*(\? )?" + _ADDRESS)
+_IN_TEXT = re.compile(r"(?:RIP: [0-9a-f]{4}:| at | in |:\d+ )" + _ADDRESS)
 _BANK = re.compile(
     r"CPU (\d+): Machine Check(?: Exception)?: ([0-9a-f]+) Bank (\d+): ([0-9a-f]+)", re.I
 )
@@ -55,6 +54,7 @@ _ADDR = re.compile(r"\bADDR ([0-9a-f]+)", re.I)
 
 MOST_FINDINGS = 50
 FRAMES = 5
+_ADDRESS_LENGTH = 200
 _BODY_LINES = 160
 _BODY_BYTES = 64 * 1024
 _EXCERPT_LINES = 40
@@ -229,29 +229,32 @@ def _message(log: bytes, report: _Report, shape: Shape) -> str:
     return printable(texts[-1]) if cut and len(texts) - cut[-1] == 2 else ""
 
 
-def _frames(report: _Report) -> tuple[str, ...]:
-    """Names of the functions that the report is about, innermost first."""
-    frames: list[str] = []
+def _frames(report: _Report) -> dict[str, str]:
+    """Names of the functions that the report is about, innermost first, with their addresses.
+
+    An address is as the kernel prints it: `function+0x1c/0x80 [module]`.
+    """
+    frames: dict[str, str] = {}
     for text in takewhile(lambda text: not OTHERS.match(text), report.body):
         frame = _FRAME.match(text)
         if frame and frame.group(1):
             continue
-        found = frame.group(2) if frame else None
-        if not found and (place := _IN_TEXT.search(text)):
-            found = place.group(1)
+        found = frame or _IN_TEXT.search(text)
         if not found:
             continue
-        name = function_name(found)
+        address = found.group("address")
+        name = function_name(address)
         dull = REPORTERS.fullmatch(name) or (report.row.waiting and WAITERS.fullmatch(name))
-        if not dull and (not frames or frames[-1] != name):
-            frames.append(name)
+        if not dull:
+            frames.setdefault(name, printable(address, _ADDRESS_LENGTH))
         if len(frames) == FRAMES:
             break
-    return tuple(frames)
+    return frames
 
 
 def _finding(report: _Report, line: int) -> Finding:
-    frames = _frames(report)
+    trace = _frames(report)
+    frames = list(trace)
     groups = {k: _NUMBERS.sub("N", v or "") for k, v in report.match.groupdict().items()}
     title = printable(report.row.title.format(**groups).strip())
     if report.row.located and frames:
@@ -260,7 +263,8 @@ def _finding(report: _Report, line: int) -> Finding:
     extra: dict[str, Any] = {
         "title": title,
         "kind": report.row.kind.value,
-        "frames": list(frames),
+        "frames": frames,
+        "trace": list(trace.values()),
         "fingerprint": hashlib.sha256("|".join((title, *frames)).encode()).hexdigest()[:16],
         "panicked": report.panicked,
         "time_s": report.time,

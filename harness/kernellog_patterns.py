@@ -214,10 +214,10 @@ REPORTERS = re.compile(
     r"__might_(?:resched|sleep)|__list_(?:add|del)\w*|refcount_warn_saturate|bad_page|"
     r"kmsan_\w+|__msan_\w+|kfence_\w+|oops_end|trap_\w+|rcu_sched_clock_irq|"
     r"nmi_trigger_cpumask_backtrace|nmi_cpu_backtrace|rcu_dump_cpu_stacks|native_halt|"
-    r"__schedule_bug)"
+    r"__schedule_bug|__stack_chk_fail|object_err|slab_err|check_bytes_and_report|check_object)"
 )
 WAITERS = re.compile(
     r"(?:native_queued_spin_lock_slowpath|queued_spin_lock_slowpath|_raw_\w+_lock\w*|do_raw_\w+|"
-    r"__schedule|schedule\w*|msleep\w*|usleep_\w+|io_schedule\w*|__?mutex_lock\w*|mutex_lock\w*|__down\w*|down_\w+|"
+    r"__schedule|schedule\w*|msleep\w*|delay_\w+|__(?:const_)?[nu]delay|usleep_\w+|io_schedule\w*|__?mutex_lock\w*|mutex_lock\w*|__down\w*|down_\w+|"
     r"rwsem_\w+|wait_for_\w+|__wait_for_\w+|do_wait_for_\w+|preempt_schedule\w*)"
 )

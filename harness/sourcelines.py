@@ -1,19 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Frames of a kernel log to file:line, out of a vmlinux with DWARF; pure but for the open file."""
+"""Frames of a kernel log to file:line, out of a vmlinux with DWARF."""
 
 import re
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import pairwise
-from pathlib import PurePosixPath
-from typing import BinaryIO
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
 
 from elftools.common.exceptions import DWARFError, ELFError
 from elftools.dwarf.lineprogram import LineProgram, LineState
 from elftools.elf.elffile import ELFFile
 
 from harness.text import printable
+from harness.verdict import Finding
 
 _FRAME = re.compile(r"([A-Za-z_][\w.]*)\+0x([0-9a-f]{1,8})/0x([0-9a-f]{1,8})(?! *\[|\w)")
 _SYMBOL = struct.Struct("<IBBHQQ")
@@ -103,6 +105,44 @@ class SourceLines:
         attributes = unit.get_top_DIE().attributes
         directory = attributes["DW_AT_comp_dir"].value if "DW_AT_comp_dir" in attributes else b""
         return f"{_path(program, state.file, directory.decode(errors='replace'))}:{state.line}"
+
+
+def add_sources(findings: Sequence[Finding], image: Path) -> tuple[Finding, ...]:
+    """The findings, those of the kernel's log with `source`: file:line of their frames.
+
+    `image` is the kernel's; its vmlinux lies where the build left it. Where no line can be known
+    `no_source` says why.
+    """
+    wanted = [finding for finding in findings if finding.extra.get("trace")]
+    if not wanted:
+        return tuple(findings)
+    try:
+        with beside(image).open("rb") as file:
+            lines = SourceLines(file)
+            return tuple(_with_source(f, lines) if f in wanted else f for f in findings)
+    except OSError:
+        why = "there is no vmlinux beside the kernel's image"
+        return tuple(_noted(f, {"no_source": why}) if f in wanted else f for f in findings)
+
+
+def beside(image: Path) -> Path:
+    """The vmlinux of arch/x86/boot/bzImage in a build tree, or the one in the image's directory."""
+    image = image.absolute()
+    tree = image.parents[3] if image.parts[-4:-1] == ("arch", "x86", "boot") else image.parent
+    return tree / "vmlinux"
+
+
+def _with_source(finding: Finding, lines: SourceLines) -> Finding:
+    if lines.missing:
+        return _noted(finding, {"no_source": lines.missing})
+    trace = [str(frame) for frame in finding.extra["trace"]]
+    # Only what was interrupted or trapped stands at its instruction, the rest at a return address.
+    found = [lines.line_of(frame, returns=at > 0) or "?" for at, frame in enumerate(trace)]
+    return _noted(finding, {"source": found})
+
+
+def _noted(finding: Finding, more: dict[str, Any]) -> Finding:
+    return replace(finding, extra={**finding.extra, **more})
 
 
 def _covering(states: Iterable[LineState], address: int) -> LineState | None:

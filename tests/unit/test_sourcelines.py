@@ -7,8 +7,10 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from elftools.elf.sections import SymbolTableSection
 
+from harness.kernellog import scan
 from harness.provision.buildroot import BuildRoot
-from harness.sourcelines import SourceLines
+from harness.sourcelines import SourceLines, add_sources, beside
+from harness.verdict import Finding, Severity
 
 MAIN = """int other(int x);
 static int twin(int x)
@@ -109,3 +111,25 @@ def test_why_there_are_no_lines(build: Callable[[str], bytes]) -> None:
     for length in range(0, len(whole), 997):
         lines = SourceLines(io.BytesIO(whole[:length]))
         assert lines.line_of("caller+0x5/0x20") is None
+
+
+def test_findings_get_their_lines(build: Callable[[str], bytes], tmp_path: Path) -> None:
+    whole = build("-O0 -g")
+    first, second = calls(whole, "caller")
+    (other,) = calls(whole, "other")
+    log = (
+        f"[    1.000000] WARNING: CPU: 0 PID: 1 at mm/main.c:7 {other}\n[    1.000001]  {second}\n"
+    )
+    (warning,) = scan(log.encode())
+    image = tmp_path / "arch" / "x86" / "boot" / "bzImage"
+    rest = Finding(rule="workload", severity=Severity.FAIL, summary="x")
+    without, same = add_sources([warning, rest], image)
+    assert "no vmlinux beside" in without.extra["no_source"]
+    assert same == rest
+    (tmp_path / "vmlinux").write_bytes(build("-O0"))
+    assert "no debug information" in add_sources([warning], image)[0].extra["no_source"]
+    (tmp_path / "vmlinux").write_bytes(whole)
+    (found,) = add_sources([warning], image)
+    assert found.extra["source"] == ["other.c:9", "mm/main.c:9"]
+    assert beside(tmp_path / "bzImage") == tmp_path / "vmlinux"
+    assert first != second
