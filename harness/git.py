@@ -54,14 +54,19 @@ def git(
     check: bool = True,
     env: Mapping[str, str] | None = None,
     timeout_s: float = TIMEOUT_S,
+    stdin: Path | None = None,
 ) -> proc.Result:
-    """Run git in a directory. Raises HostError with git's last line when it fails and `check`."""
+    """Run git in a directory, with a file as input if it needs one.
+
+    Raises HostError with git's last line when it fails and `check`.
+    """
     result = proc.run(
         command(["-C", place, *words]),
         timeout_s=timeout_s,
         env={**environment(), **(env or {})},
         check=False,
         hint=_HINT,
+        stdin=stdin,
     )
     if check and result.returncode:
         said = (result.stderr or result.stdout).strip().splitlines() or ["no word"]

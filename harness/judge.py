@@ -258,6 +258,7 @@ def _counts(
         "pte_changes": sum(e.kind is Kind.PTE_CHANGE for e in events),
         "steps": len(steps),
         "steps_failed": sum(not step.ok for step in steps),
+        "steps_unended": sum(step.rc is None for step in steps),
         "dma_transfers": sum(len(step.dma) for step in steps),
         "dma_bytes": sum(dma.bytes for step in steps for dma in step.dma),
     }

@@ -49,28 +49,31 @@ def run(
     check: bool = True,
     log_path: Path | None = None,
     hint: str | None = None,
+    stdin: Path | None = None,
 ) -> Result:
     """Run a command to its end; it dies with the harness, SIGKILL of the harness included.
 
-    Raises HostError when it cannot start or overruns `timeout_s` (its whole process group is
-    killed), BuildError when it fails and `check` is set. With `log_path` the output is also kept.
+    Its input is the file `stdin`, or nothing. Raises HostError when it cannot start or overruns
+    `timeout_s` (its whole process group is killed), BuildError when it fails and `check` is set.
+    With `log_path` the output is also kept.
     """
     words = tuple(os.fspath(word) for word in argv)
     log.debug("run: %s", pasteable(words))
     deadline = Deadline(timeout_s)
     try:
-        child = subprocess.Popen(
-            words,
-            cwd=cwd,
-            env=None if env is None else dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-            preexec_fn=_dying_with(os.getpid()),
-        )
+        with (stdin or Path(os.devnull)).open("rb") as given:
+            child = subprocess.Popen(
+                words,
+                cwd=cwd,
+                env=None if env is None else dict(env),
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                preexec_fn=_dying_with(os.getpid()),
+            )
     except OSError as error:
         raise HostError(f"cannot start {words[0]}: {error.strerror or error}", hint=hint) from error
     try:

@@ -19,6 +19,8 @@ LAYERS = (
     ("vmlinux", "rules.table", "kernellog_patterns", "cpio"),
     ("functions", "mce", "kernellog_lines", "triage", "vmm"),
     ("compare", "callchain", "kallsyms", "kernellog", "known", "sourcelines", "hostlog"),
+    ("series.diff", "series.patch", "series.compare"),
+    ("series.bisect",),
     ("symbols",),
     ("conversions",),
     ("rules", "planted", "faults", "mutants", "consequences"),
@@ -28,6 +30,7 @@ LAYERS = (
     # 2: one outside thing each
     ("proc", "rundir", "progress", "history"),
     ("git",),
+    ("series",),
     ("provision", "live"),
     ("qmp", "console", "shell", "agent", "stub", "injector"),
     # 3: compose
