@@ -16,7 +16,6 @@ from typing import Any
 from harness.errors import EvidenceError
 from harness.kernellog_lines import (
     MOST_LINE,
-    STAMPED,
     Neighbours,
     Shape,
     end_of_line,
@@ -136,7 +135,7 @@ def slice_between(log: bytes, mark_id: int) -> bytes:
     Without an end the rest of the log is returned: the guest may have died in between. Raises
     EvidenceError without a beginning.
     """
-    stamp = STAMPED.stamp
+    stamp = shape_of(log).stamp
     begin = re.search(stamp + rb"tdharness: mark begin %d\r?\n" % mark_id, log)
     if not begin:
         raise EvidenceError(f"the console log does not hold the beginning of slice {mark_id}")

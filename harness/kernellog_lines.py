@@ -51,7 +51,12 @@ class Shape:
 
 
 STAMPED = Shape(True, rb"\[ {0,11}(\d{1,10}\.\d{6})\]" + _CALLER + b" ")
-UNSTAMPED = Shape(False, rb"(?m:^)(?:<\d{1,3}>)?()(?:\[ {0,8}([TC]\d{1,8})\] )?")
+# Until the kernel reads its command line it prints stamps all the same.
+_SOME_STAMPED = rb"(?m:^)(?:<\d{1,3}>)?(?:\[ {0,11}(\d{1,10}\.\d{6})\])?" + _CALLER
+UNSTAMPED = Shape(False, _SOME_STAMPED + rb"(?:(?<=\]) )?")
+_TIME_OFF = re.compile(
+    UNSTAMPED.stamp + rb"(?:Kernel c|C)ommand line: [^\r\n]{0,4096}\bprintk\.time=(?:0|n|N|off)\b"
+)
 
 
 class KernelLine(NamedTuple):
@@ -63,6 +68,8 @@ class KernelLine(NamedTuple):
 
 def shape_of(log: bytes) -> Shape:
     """UNSTAMPED for a kernel booted with printk.time=0; then any line is believed to be its."""
+    if _TIME_OFF.search(log):
+        return UNSTAMPED
     if STAMPED.line_start.search(log) or not _FIRST_UNSTAMPED.search(log):
         return STAMPED
     return UNSTAMPED

@@ -82,6 +82,17 @@ def test_a_warning_says_its_message() -> None:
         assert "message" not in scan(without)[0].extra
 
 
+def test_a_kernel_that_prints_no_stamps() -> None:
+    log = read_golden(GOLDEN / "clean-rec-no-stamps")[2] + b"\r\n"
+    assert says(log, "Memory Encryption Features active: Intel TDX")
+    assert firmware_ranges(log)
+    warned = b"WARNING: CPU: 0 PID: 80 at a.c:333 f+0x5c/0x90\r\n g+0x1/0x2\r\n"
+    assert [f.extra["frames"] for f in scan(log + warned)] == [["f", "g"]]
+    mark = b"tdharness: mark begin 5\r\n"
+    assert slice_between(log + mark + warned, 5) == warned
+    assert scan(log.replace(b"printk.time=0", b"printk.time=1") + warned) == []
+
+
 def test_out_of_memory_is_reported_only() -> None:
     (finding,) = scan(b"[   17.000000] Out of memory: Killed process 120 (stress)\n")
     assert finding.severity is Severity.REPORT
