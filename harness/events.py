@@ -56,6 +56,7 @@ class Flag(IntFlag):
     CACHE = 1 << 5
     USED = 1 << 6
     GLOBAL = 1 << 7
+    AWAY = 1 << 8
 
 
 class Counter(IntEnum):

@@ -76,7 +76,10 @@ def _out_of_order(events: Sequence[Event], context: Context) -> list[Finding]:
 
 def _on_shared(change: Event, context: Context) -> bool:
     before = context.history.convert_before(change.seq, change.args[1])
-    return before is not None and direction(before) == TO_SHARED
+    if before is None or direction(before) != TO_SHARED:
+        return False
+    # Mapped as shared where nothing was mapped since: no private mapping was there to go.
+    return direction(change) != TO_SHARED or not change.flags & Flag.AWAY
 
 
 def _conversion_of(change: Event, context: Context) -> int:

@@ -114,12 +114,20 @@ class StreamBuilder:
         return self.add(Kind.DIRTY_RUN, gpa, lines, store_pc, store_vcpu, convert, pc=0)
 
     def pte_change(
-        self, gva: int, gpa: int, *, to_shared: bool, size: int = 4096, vcpu: int = 0
+        self,
+        gva: int,
+        gpa: int,
+        *,
+        to_shared: bool,
+        size: int = 4096,
+        vcpu: int = 0,
+        away: bool = False,
     ) -> int:
-        """The shared bit of a kernel leaf PTE flipped."""
+        """The shared bit of a kernel leaf PTE flipped; `away`: it was not present in between."""
         private, shared = gpa | 0x163, gpa | 0x163 | 1 << 52
         old, new = (private, shared) if to_shared else (shared, private)
         flags = Flag.GLOBAL | (Flag.TO_SHARED if to_shared else NO_FLAG)
+        flags |= Flag.AWAY if away else NO_FLAG
         return self.add(Kind.PTE_CHANGE, gva, gpa, old, new, size, vcpu=vcpu, flags=flags, pc=0)
 
     def stale(

@@ -226,6 +226,15 @@ def test_order_that_maps_a_shared_page_as_private_is_found_without_an_access() -
     assert convert < (first.seq or 0)
 
 
+def test_mapping_that_was_away_meanwhile_is_no_private_one() -> None:
+    s = StreamBuilder()
+    s.convert(GPA, PAGE, to_shared=True)
+    s.pte_change(GVA, GPA, to_shared=True, away=True)
+    assert run(private_access_to_shared, s) == []
+    s.pte_change(GVA, GPA, to_shared=False, away=True)
+    assert len(run(private_access_to_shared, s)) == 1
+
+
 def test_mapping_made_private_of_a_page_that_stays_shared_is_found() -> None:
     s = StreamBuilder()
     s.convert(GPA, PAGE, to_shared=True)

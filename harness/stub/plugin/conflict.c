@@ -73,7 +73,8 @@ uint64_t conflict_emit_change(const Vcpu *v, const Flip *flip, bool to_shared)
     EventRecord record = {
         .kind = EV_PTE_CHANGE,
         .vcpu = v->index,
-        .flags = (to_shared ? EF_TO_SHARED : 0) | (flip->old_pte & PTE_GLOBAL ? EF_GLOBAL : 0),
+        .flags = (to_shared ? EF_TO_SHARED : 0) | (flip->old_pte & PTE_GLOBAL ? EF_GLOBAL : 0) |
+                 (flip->away ? EF_AWAY : 0),
         .arg = {flip->gva, flip->gpa, flip->old_pte, flip->new_pte, flip->bytes},
     };
 

@@ -72,7 +72,8 @@ typedef enum EventFlag {
     EF_WRITE = 1 << 4,     /* access was a store */
     EF_CACHE = 1 << 5,     /* access was a cache flush instruction */
     EF_USED = 1 << 6,      /* stale: the translation was used (otherwise: not invalidated) */
-    EF_GLOBAL = 1 << 7     /* stale, PTE change: the mapping is global */
+    EF_GLOBAL = 1 << 7,    /* stale, PTE change: the mapping is global */
+    EF_AWAY = 1 << 8       /* PTE change: nothing was mapped in between */
 } EventFlag;
 
 typedef enum EventCounter {

@@ -39,6 +39,7 @@ typedef struct Leaf {
 
 typedef struct Flip {
     uint64_t gva, gpa, bytes, old_pte, new_pte, slot;
+    bool away; /* not present between the two */
 } Flip;
 
 typedef struct Tables {

@@ -29,6 +29,7 @@ static void on_came(const Flip *flip, void *data)
             continue;
         }
         change.old_pte = old->pte;
+        change.away = true;
         if (flip->gpa == old->gpa + (flip->gva - old->gva)) {
             if ((flip->new_pte ^ old->pte) & SHARED_BIT) {
                 conflict_owe(data, &change, gone_owing(&stub.gone, old), old->judged);
@@ -50,7 +51,13 @@ void unmapped_init(void)
 /* The change is told when it matters, that is at the conversion. */
 static void commit_one(Gone *old, const Access *access)
 {
-    Flip flip = {.gva = old->gva, .gpa = old->gpa, .bytes = old->bytes, .old_pte = old->pte};
+    Flip flip = {
+        .gva = old->gva,
+        .gpa = old->gpa,
+        .bytes = old->bytes,
+        .old_pte = old->pte,
+        .away = true,
+    };
     Pending entry = {
         .gva = old->gva,
         .gpa = old->gpa,

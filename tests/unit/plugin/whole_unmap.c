@@ -108,7 +108,7 @@ TEST(a_conversion_while_not_present)
     guest_map_gpa(0, SMALL, PAGE_BYTES, true);
     CHECK_EQ(told(), 3);
     CHECK_EQ(guest_count(EV_PTE_CHANGE), 1);
-    CHECK_EQ(guest_last(EV_PTE_CHANGE)->flags, EF_TO_SHARED | EF_GLOBAL);
+    CHECK_EQ(guest_last(EV_PTE_CHANGE)->flags, EF_TO_SHARED | EF_GLOBAL | EF_AWAY);
     CHECK_EQ(guest_last(EV_PTE_CHANGE)->arg[3], 0);
     CHECK_EQ(guest_last(EV_STALE)->arg[3], guest_last(EV_PTE_CHANGE)->seq);
     guest_forget();
