@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """One run, from a plan to a run directory that can be judged, whatever goes wrong on the way."""
 
+import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from harness.errors import GuestError, HarnessError, MachineError
+from harness import proc
+from harness.errors import GuestError, HarnessError, HostError, MachineError
+from harness.prepare import Request
 from harness.rundir import RunDir
 from harness.session import Guest, Plan, Progress
 from harness.workload import Step
@@ -46,3 +50,21 @@ def carry_out(
     finally:
         guest.stop(planned=planned)
     return guest.run
+
+
+def in_child(request: Request, workloads: Sequence[str], runs: Path, timeout_s: float) -> RunDir:
+    """The same by `tdharness run` in a process of its own, so that many can go on at once.
+
+    Raises HarnessError when the command ends without a run.
+    """
+    argv = [sys.executable, "-m", "harness.cli", "run", "--json", "--runs", str(runs)]
+    argv += [word for name in workloads for word in ("--workload", name)]
+    result = proc.run([*argv, *request.words()], timeout_s=timeout_s, check=False)
+    try:
+        return RunDir.open(Path(json.loads(result.stdout)["run"]))
+    except (ValueError, KeyError, TypeError):
+        said = result.stderr.strip().splitlines()[-2:]
+        raise HostError(
+            f"a guest could not be run (exit code {result.returncode}): {'; '.join(said)}",
+            hint="run it by hand: tdharness run " + proc.pasteable(request.words()),
+        ) from None

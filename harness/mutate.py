@@ -6,7 +6,6 @@ are built in a thread while those before them run.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,12 +13,13 @@ from harness import faults, vmm
 from harness.clean import KERNELS, clean
 from harness.errors import EvidenceError, HarnessError
 from harness.injected import scores_of, verdict_of_slice
-from harness.job import carry_out
+from harness.job import carry_out, in_child
 from harness.judge import Evidence, judge, load
 from harness.kernel.build import build
 from harness.kernel.kconfig import config_of
 from harness.kernel.origin import base_of
 from harness.mutants import Mutant, base_named_in, read_group
+from harness.pipeline import guests_at_once, pipelined
 from harness.prepare import Request, prepare
 from harness.scoretable import (
     Row,
@@ -35,6 +35,7 @@ from harness.verdict import Verdict
 from harness.workload import Step, injected_steps, misbehaviour_steps, steps_for
 
 GROUPS = ("stub", "guest", "vmm", "mutants", "rfc", "clean")
+_RUN_TIMEOUT_S = 900.0
 # What a kernel's image is made by; it raises HarnessError.
 Builder = Callable[[Mutant], Path]
 
@@ -110,22 +111,17 @@ def _step_rows(group: str, steps: Sequence[Step], evidence: Evidence) -> Iterato
 
 def patched_kernels(lab: Laboratory, mutants: Sequence[Mutant], build: Builder) -> Iterator[Row]:
     """Kernels with a patch each, built while the ones before them run."""
-    with ThreadPoolExecutor(1, "build") as pool:
-        images = [pool.submit(build, mutant) for mutant in mutants]
-        try:
-            for mutant, image in zip(mutants, images, strict=True):
-                try:
-                    yield row_of_mutant(mutant, _verdict_of(lab, mutant, image.result()))
-                except HarnessError as error:
-                    yield row_untried(mutant.group, mutant.name, mutant.trips, error.message)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    at_once = guests_at_once(lab.guest.smp, lab.guest.memory_mib)
 
+    def verdict_of(mutant: Mutant, image: Path) -> Verdict:
+        request = replace(lab.guest, kernel=str(image), vmm=mutant.vmm)
+        return judge(in_child(request, mutant.workloads, lab.runs, _RUN_TIMEOUT_S))
 
-def _verdict_of(lab: Laboratory, mutant: Mutant, image: Path) -> Verdict:
-    request = replace(lab.guest, kernel=str(image), vmm=mutant.vmm)
-    steps = steps_for(mutant.workloads, cpus=request.smp, td=True)
-    return lab.run(request, steps)[1]
+    for mutant, verdict in pipelined(mutants, build, verdict_of, at_once):
+        if isinstance(verdict, HarnessError):
+            yield row_untried(mutant.group, mutant.name, mutant.trips, verdict.message)
+        else:
+            yield row_of_mutant(mutant, verdict)
 
 
 def clean_kernels(lab: Laboratory, boots: int) -> Iterator[Row]:

@@ -22,7 +22,10 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
+_END_GRACE_S = 20.0
 _libc = ctypes.CDLL(None, use_errno=True)
+# Of run(), in whatever thread: so that an interruption of one thread can end what others wait for.
+_running: "set[subprocess.Popen[str]]" = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ def run(
             )
     except OSError as error:
         raise HostError(f"cannot start {words[0]}: {error.strerror or error}", hint=hint) from error
+    _running.add(child)
     try:
         out, err = child.communicate(timeout=timeout_s)
     except subprocess.TimeoutExpired as error:
@@ -85,6 +89,7 @@ def run(
         ) from error
     finally:
         kill_group(child)
+        _running.discard(child)
     result = Result(words, child.returncode, out, err)
     if log_path:
         log_path.write_text(f"$ {pasteable(words)}\n{out}{err}exit {child.returncode}\n")
@@ -96,6 +101,19 @@ def run(
             log=log_path,
         )
     return result
+
+
+def end_children(grace_s: float = _END_GRACE_S) -> None:
+    """End every command that run() waits for, in other threads; politely at first."""
+    children = tuple(_running)
+    deadline = Deadline(grace_s)
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGTERM)
+    for child in children:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(deadline.left_s())
+        kill_group(child)
 
 
 def spawn(

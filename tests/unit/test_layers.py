@@ -41,7 +41,8 @@ LAYERS = (
     ("injected",),
     ("report",),
     ("conclude", "session"),
-    ("job", "prepare"),
+    ("prepare", "pipeline"),
+    ("job",),
     # 5: arguments, fixtures, exit codes
     ("bench", "clean", "suite"),
     ("scoretable",),
