@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from harness.clean import Boot, Cell
 from harness.conversions import TO_SHARED
@@ -186,23 +186,24 @@ def summary(rows: Iterable[Row]) -> str:
 
 def render(rows: Sequence[Row]) -> Table:
     """The table, for 100 columns: caught faults in one line each, what is wrong in full."""
-    table = Table(title=summary(rows), title_justify="left", width=100)
-    for name, ratio in (("fault", 3), ("expected", 3), ("found", 3), ("where", 4)):
-        table.add_column(name, ratio=ratio, overflow="fold")
-    table.add_column("", width=10)
+    table = Table(title=summary(rows), title_justify="left", box=None, padding=(0, 1, 0, 0))
+    widths = (("fault", 25), ("expected", 24), ("found", 17), ("where", 22), ("", 7))
+    for name, width in widths:
+        table.add_column(name, width=width, overflow="fold")
     group = ""
     for row in rows:
         if row.group != group and group:
-            table.add_section()
+            table.add_row()
         group = row.group
-        table.add_row(
-            escape(row.name),
+        cells = (
+            row.name,
             _rules(row.expected),
-            _rules(row.found),
-            escape(row.note if not row.caught or row.group == "clean" else row.place),
+            "the same" if row.found == row.expected else _rules(row.found),
+            row.note if not row.caught or row.group == "clean" else row.place,
             word_of(row),
-            style="" if row.caught else "red",
         )
+        # Text, not markup: names and places come from kernels.
+        table.add_row(*map(Text, cells), style="" if row.caught else "red")
     return table
 
 
@@ -214,4 +215,4 @@ def word_of(row: Row) -> str:
     """How a row ended, in a word."""
     if row.expected:
         return "caught" if row.caught else "MISSED"
-    return "silent" if row.caught else "ALARM" if row.found else "not judged"
+    return "silent" if row.caught else "ALARM" if row.found else "unclear"

@@ -217,5 +217,5 @@ def test_the_table_fits_and_says_what_is_wrong() -> None:
     Console(file=output, width=100).print(render(rows()))
     shown = output.getvalue()
     assert max(map(len, shown.splitlines())) <= 100
-    for word in ("caught", "MISSED", "silent", "ALARM", "not judged", "missed by", "1 of 2"):
+    for word in ("caught", "MISSED", "silent", "ALARM", "unclear", "missed by", "1 of 2"):
         assert word in shown
