@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from harness.conversions import TO_PRIVATE, TO_SHARED, conversions
+from harness.conversions import conversions
 from harness.events import Event, Flag, Kind
 from harness.functions import NameTable
 from harness.rules.accept import accept_shared, double_accept
@@ -201,46 +201,6 @@ def test_wrong_accesses_after_one_conversion_are_folded() -> None:
     found = run(private_access_to_shared, s)
     assert [(f.vcpu, f.count) for f in found] == [(0, 2), (1, 2)]
     assert "2 pages of 0x1234000-0x1236fff" in found[0].summary
-
-
-def test_order_that_maps_a_shared_page_as_private_is_found_without_an_access() -> None:
-    early = StreamBuilder()
-    convert = early.convert(GPA, 2 * PAGE, to_shared=True, pc=PC, stack=STACK)
-    early.pte_change(GVA, GPA, to_shared=True)
-    early.pte_change(GVA + PAGE, GPA + PAGE, to_shared=True)
-    late = StreamBuilder()
-    late.pte_change(GVA, GPA, to_shared=True)
-    late.convert(GPA, PAGE, to_shared=True)
-    late.pte_change(GVA, GPA, to_shared=False)
-    late.convert(GPA, PAGE, to_shared=False, pc=PC, stack=STACK)
-    (first,) = run(private_access_to_shared, early)
-    (second,) = run(private_access_to_shared, late)
-    assert [(f.evidence, f.direction, f.count) for f in (first, second)] == [
-        ("mapped", TO_SHARED, 2),
-        ("mapped", TO_PRIVATE, 1),
-    ]
-    assert "as private when dma_direct_alloc+0x10/0x100 [m] made it shared" in first.summary
-    assert first.extra["range"] == [GPA, GPA + 2 * PAGE]
-    assert first.trace and second.conversion_site == first.conversion_site
-    assert "0x1234000-0x1234fff as private again before dma_direct_alloc+0x10" in second.summary
-    assert convert < (first.seq or 0)
-
-
-def test_mapping_that_was_away_meanwhile_is_no_private_one() -> None:
-    s = StreamBuilder()
-    s.convert(GPA, PAGE, to_shared=True)
-    s.pte_change(GVA, GPA, to_shared=True, away=True)
-    assert run(private_access_to_shared, s) == []
-    s.pte_change(GVA, GPA, to_shared=False, away=True)
-    assert len(run(private_access_to_shared, s)) == 1
-
-
-def test_mapping_made_private_of_a_page_that_stays_shared_is_found() -> None:
-    s = StreamBuilder()
-    s.convert(GPA, PAGE, to_shared=True)
-    s.pte_change(GVA, GPA, to_shared=False)
-    (finding,) = run(private_access_to_shared, s)
-    assert finding.evidence == "mapped" and "before MapGPA ended" in finding.summary
 
 
 def test_accept_of_a_large_page_with_a_shared_one_in_it() -> None:
