@@ -14,6 +14,8 @@ from harness import __version__
 from harness.errors import ExitCode, HarnessError
 
 RUNS = Path("runs")
+# `git bisect run` ends at this and above.
+GIT_STOPS = 128
 HISTORY = RUNS / "history.sqlite"
 _RUN = "runs/20260101T000000Z-conversion-1a2b3c"
 _EPILOG = f"""\
@@ -94,6 +96,9 @@ def build_parser() -> argparse.ArgumentParser:
     _add_history(add("history", "print nights and trends, or export a night", "--as mail"))
     _add_clean(add("clean", "boot clean kernels many times, which must trip no rule", "--boots 2"))
     _add_mutate(add("mutate", "plant every known fault and print how many were caught", "--smp 4"))
+    _add_bisect_step(
+        add("bisect-step", "say for `git bisect run` what HEAD is", "--finding guest-tlb-flush")
+    )
     return parser
 
 
@@ -224,6 +229,38 @@ def _add_mutate(parser: argparse.ArgumentParser) -> None:
     _add_runs(parser)
 
 
+def _add_bisect_step(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "One step of `git bisect run`: builds HEAD as `build` does, runs it, and exits with 0 when "
+        "it is good, 1 when it is bad, 125 when it does not build or boot, and 128 or more, which "
+        "ends the search, when the host or the harness failed."
+    )
+    parser.add_argument(
+        "--finding",
+        default="",
+        metavar="WHAT",
+        help="what makes a kernel bad: a rule, RULE:FUNCTION or an identity; default: any failure",
+    )
+    parser.add_argument(
+        "--source", type=Path, default=Path(), metavar="DIR", help="the git tree; default: here"
+    )
+    parser.add_argument(
+        "--base",
+        default="",
+        metavar="REVISION",
+        help="build on this, a good one, and only what changed since; default: build all",
+    )
+    parser.add_argument("--config", default="lean", metavar="FILE", help="as of `build`")
+    parser.add_argument(
+        "--workload",
+        action="append",
+        choices=("conversion", "dma", "devices", "faults"),
+        help="as of `run`",
+    )
+    _add_guest_options(parser)
+    _add_runs(parser)
+
+
 def _add_verdict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--strict", action="store_true", help="rules that only report fail, too")
     parser.add_argument("--all", action="store_true", help="every finding and conversion")
@@ -234,7 +271,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _commands() -> dict[str, Callable[[argparse.Namespace], ExitCode]]:
+def _commands() -> dict[str, Callable[[argparse.Namespace], int]]:
     # Imported late: `tdharness --help` and `judge` need neither ssh nor QMP.
     from harness import commands
 
@@ -251,13 +288,25 @@ def _commands() -> dict[str, Callable[[argparse.Namespace], ExitCode]]:
         "history": commands.history,
         "clean": commands.clean,
         "mutate": commands.mutate,
+        "bisect-step": commands.bisect_step,
     }
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        return build_parser().parse_args(words)
+    except SystemExit as ended:
+        if ended.code and "bisect-step" in words:
+            # Usage is no answer; git takes 2 for a bad kernel.
+            raise SystemExit(GIT_STOPS) from None
+        raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
     signal.signal(signal.SIGTERM, _interrupted)
-    arguments = build_parser().parse_args(argv)
+    arguments = _parse(argv)
     try:
         code = _commands()[arguments.command](arguments)
         # Here, where a reader that has left can be told from an error.

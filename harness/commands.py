@@ -24,6 +24,7 @@ from harness.rundir import RunDir
 # What boots guests is imported by the commands that do: judging has to be quick.
 if TYPE_CHECKING:
     from harness.prepare import Request
+    from harness.series.bisect import Answer
     from harness.session import Guest
     from harness.workload import Step
 
@@ -120,6 +121,29 @@ def run(arguments: argparse.Namespace) -> ExitCode:
             plan, steps, arguments.runs, progress.say, progress.complain, before_stop=keep
         )
     return _conclude(run, arguments)
+
+
+def bisect_step(arguments: argparse.Namespace) -> int:
+    """Answer git bisect."""
+    from harness import bisectstep
+
+    request = request_of(arguments)
+    own = arguments.kernel != "stock"
+    with Progress() as progress:
+
+        def ask() -> "Answer":
+            question = bisectstep.Question(
+                request=request,
+                steps=_steps(request, arguments.workload),
+                runs=arguments.runs,
+                finding=arguments.finding,
+                source=None if own else arguments.source,
+                base=arguments.base,
+                config=arguments.config,
+            )
+            return bisectstep.answer(question, progress)
+
+        return bisectstep.exit_code(ask, progress.complain)
 
 
 def _steps(request: "Request", workloads: list[str] | None) -> "tuple[Step, ...]":

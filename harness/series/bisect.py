@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import Enum, StrEnum
 
 from harness.errors import BuildError, ConfigError, GuestError, HarnessError, PatchError
-from harness.series.compare import bugs, went_as_far
+from harness.series.compare import Bug, bugs, went_as_far
+from harness.triage import place_of
 from harness.verdict import Outcome, Verdict
 
 RETRIES = 2
@@ -120,24 +121,32 @@ class _Search:
         )
 
 
-def answer_of(verdict: Verdict, identity: str = "", reference: Verdict | None = None) -> Answer:
-    """What a run says of its kernel: about one bug, or, without `identity`, about any failure.
+def answer_of(verdict: Verdict, finding: str = "", reference: Verdict | None = None) -> Answer:
+    """What a run says of its kernel: about one bug, or, without `finding`, about any failure.
 
-    `reference` is a run that went to its end. A run that did not get as far and does not show the
-    bug tells nothing of it.
+    `finding` is an identity (harness.triage), a rule, or RULE:FUNCTION. `reference` is a run that
+    went to its end. A run that did not get as far and does not show the bug tells nothing of it.
     """
     if verdict.outcome is Outcome.ERROR:
         return Answer.HOST_FAILURE
-    if identity:
-        if identity in bugs(verdict.findings):
+    if finding:
+        if any(finding in _names(bug) for bug in bugs(verdict.findings).values()):
             return Answer.BAD
     elif verdict.outcome is Outcome.FAIL:
         return Answer.BAD
     return Answer.GOOD if went_as_far(verdict, reference) else Answer.SKIP
 
 
+def _names(bug: Bug) -> tuple[str, str, str]:
+    rule = bug.finding.rule
+    return bug.identity, rule, f"{rule}:{place_of(bug.finding)}"
+
+
 def answer_of_error(error: Exception) -> Answer:
-    """What is to be made of a probe that raised: only a build or a guest can be skipped."""
+    """What is to be made of a probe that raised: only a build or a guest can be skipped.
+
+    A probe keeps apart what it builds: a BuildError has to be the kernel's.
+    """
     skipped = isinstance(error, BuildError | GuestError) and not isinstance(error, PatchError)
     return Answer.SKIP if skipped else Answer.HOST_FAILURE
 

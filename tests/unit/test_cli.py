@@ -85,6 +85,15 @@ def test_wrong_usage(words: list[str], capsys: pytest.CaptureFixture[str]) -> No
     assert capsys.readouterr().err.startswith("usage: tdharness")
 
 
+def test_wrong_usage_is_no_answer_to_git_bisect() -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bisect-step", "--smp", "many"])
+    assert ended.value.code == cli.GIT_STOPS
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["bisect-step", "--help"])
+    assert ended.value.code == ExitCode.PASS
+
+
 def bzimage(release: str, mark: bytes) -> bytes:
     """The parts of a bzImage that are looked at."""
     image = bytearray(0x1000)

@@ -44,7 +44,7 @@ LAYERS = (
     ("prepare", "pipeline"),
     ("job",),
     # 5: arguments, fixtures, exit codes
-    ("bench", "clean", "suite"),
+    ("bench", "bisectstep", "clean", "suite"),
     ("scoretable",),
     ("mutate",),
     ("commands",),

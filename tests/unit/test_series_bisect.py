@@ -18,7 +18,7 @@ from harness.series.bisect import (
     guarded,
 )
 from harness.series.compare import bugs
-from harness.verdict import Finding, Outcome, Severity, Verdict
+from harness.verdict import Finding, Outcome, Severity, Site, Verdict
 
 
 class Kernel:
@@ -108,7 +108,12 @@ def test_nothing_to_find(known: dict[int, Answer]) -> None:
     assert bisect(0, Kernel(1)).ending is Ending.NOTHING
 
 
-BUG = Finding(rule="guest-tlb-flush", severity=Severity.FAIL, summary="s")
+BUG = Finding(
+    rule="guest-tlb-flush",
+    severity=Severity.FAIL,
+    summary="s",
+    conversion_site=Site(address=1, symbol="f+0x1/0x2"),
+)
 OTHER = Finding(rule="dma-data", severity=Severity.FAIL, summary="s")
 (ID,) = bugs([BUG])
 WHOLE = Verdict(outcome=Outcome.PASS, counts={"steps": 3})
@@ -132,7 +137,8 @@ def verdict(outcome: Outcome, *findings: Finding, steps: int = 3, reason: str = 
     ],
 )
 def test_what_a_run_says(run: Verdict, answer: Answer, of_any: Answer) -> None:
-    assert answer_of(run, ID, WHOLE) is answer
+    for name in (ID, "guest-tlb-flush", "guest-tlb-flush:f"):
+        assert answer_of(run, name, WHOLE) is answer
     assert answer_of(run, reference=WHOLE) is of_any
 
 
