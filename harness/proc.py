@@ -95,11 +95,9 @@ def run(
         log_path.write_text(f"$ {pasteable(words)}\n{out}{err}exit {child.returncode}\n")
     if check and child.returncode:
         tail = "\n".join((err or out).strip().splitlines()[-3:])
-        raise BuildError(
-            f"{words[0]} failed with {child.returncode} after {deadline.elapsed_s():.0f} s: {tail}",
-            hint=hint,
-            log=log_path,
-        )
+        after = f"after {deadline.elapsed_s():.0f} s: {tail}"
+        what = f"{words[0]} failed with {child.returncode} {after}"
+        raise BuildError(what, hint=hint, log=log_path)
     return result
 
 
