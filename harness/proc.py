@@ -9,7 +9,7 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,8 @@ log = logging.getLogger(__name__)
 _PR_SET_PDEATHSIG = 1
 _END_GRACE_S = 20.0
 _libc = ctypes.CDLL(None, use_errno=True)
-# Of run(), in whatever thread: so that an interruption of one thread can end what others wait for.
-_running: "set[subprocess.Popen[str]]" = set()
+# So that an interruption of one thread can end what others wait for.
+_running: "set[subprocess.Popen[str] | subprocess.Popen[bytes]]" = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,38 @@ def run(
     words = tuple(os.fspath(word) for word in argv)
     log.debug("run: %s", pasteable(words))
     deadline = Deadline(timeout_s)
+    child = _start(words, cwd, env, stdin or Path(os.devnull), hint)
     try:
-        with (stdin or Path(os.devnull)).open("rb") as given:
-            child = subprocess.Popen(
+        with awaited(child):
+            out, err = child.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired as error:
+        raise HostError(
+            f"{words[0]} was still running after {deadline.elapsed_s():.0f} s: {pasteable(words)}",
+            hint=hint,
+        ) from error
+    finally:
+        kill_group(child)
+    result = Result(words, child.returncode, out, err)
+    if log_path:
+        log_path.write_text(f"$ {pasteable(words)}\n{out}{err}exit {child.returncode}\n")
+    if check and child.returncode:
+        tail = "\n".join((err or out).strip().splitlines()[-3:])
+        after = f"after {deadline.elapsed_s():.0f} s: {tail}"
+        what = f"{words[0]} failed with {child.returncode} {after}"
+        raise BuildError(what, hint=hint, log=log_path)
+    return result
+
+
+def _start(
+    words: tuple[str, ...],
+    cwd: Path | None,
+    env: Mapping[str, str] | None,
+    stdin: Path,
+    hint: str | None,
+) -> "subprocess.Popen[str]":
+    try:
+        with stdin.open("rb") as given:
+            return subprocess.Popen(
                 words,
                 cwd=cwd,
                 env=None if env is None else dict(env),
@@ -79,30 +108,20 @@ def run(
             )
     except OSError as error:
         raise HostError(f"cannot start {words[0]}: {error.strerror or error}", hint=hint) from error
+
+
+@contextlib.contextmanager
+def awaited(child: "subprocess.Popen[str] | subprocess.Popen[bytes]") -> Iterator[None]:
+    """While a command is waited for, end_children() ends it."""
     _running.add(child)
     try:
-        out, err = child.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired as error:
-        raise HostError(
-            f"{words[0]} was still running after {deadline.elapsed_s():.0f} s: {pasteable(words)}",
-            hint=hint,
-        ) from error
+        yield
     finally:
-        kill_group(child)
         _running.discard(child)
-    result = Result(words, child.returncode, out, err)
-    if log_path:
-        log_path.write_text(f"$ {pasteable(words)}\n{out}{err}exit {child.returncode}\n")
-    if check and child.returncode:
-        tail = "\n".join((err or out).strip().splitlines()[-3:])
-        after = f"after {deadline.elapsed_s():.0f} s: {tail}"
-        what = f"{words[0]} failed with {child.returncode} {after}"
-        raise BuildError(what, hint=hint, log=log_path)
-    return result
 
 
 def end_children(grace_s: float = _END_GRACE_S) -> None:
-    """End every command that run() waits for, in other threads; politely at first."""
+    """End every command that a thread waits for; politely at first."""
     children = tuple(_running)
     deadline = Deadline(grace_s)
     for child in children:

@@ -66,7 +66,8 @@ class Make:
         with log.open("wb") as output:
             child = proc.spawn(argv, stdout=output)
             try:
-                self._watch(child.poll, deadline, what, log)
+                with proc.awaited(child):
+                    self._watch(child.poll, deadline, what, log)
             finally:
                 proc.kill_group(child)
         text = log.read_text(errors="replace")

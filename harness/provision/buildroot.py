@@ -105,10 +105,15 @@ class BuildRoot:
 
 @functools.cache
 def namespaces() -> tuple[str, ...]:
-    """The command that gives its child mounts of its own. Raises HostError when none works."""
-    ways: list[tuple[str, ...]] = [("unshare", "--map-root-user", "--mount")]
+    """The command that gives its child mounts and processes of its own, which end with it.
+
+    Raises HostError when none works.
+    """
+    # A make that is killed leaves makes of its own; the namespace of processes takes them along.
+    apart = ("--mount", "--pid", "--fork", "--kill-child")
+    ways: list[tuple[str, ...]] = [("unshare", "--map-root-user", *apart)]
     if os.geteuid() == 0:
-        ways.insert(0, ("unshare", "--mount"))
+        ways.insert(0, ("unshare", *apart))
     words = ""
     for way in ways:
         argv = [*way, "mount", "-t", "tmpfs", "none", "/tmp"]

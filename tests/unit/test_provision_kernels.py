@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Which packages make a stock kernel, its headers and the root to build in."""
 
+import time
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from harness import proc
 from harness.errors import BuildError, ConfigError, HostError
 from harness.provision import buildroot, kernels
 from harness.provision.apt import OpenPool
@@ -172,3 +174,27 @@ def test_failed_command_is_a_build_error_with_its_log(buildroot: BuildRoot, tmp_
 def test_command_that_hangs_is_ended(buildroot: BuildRoot) -> None:
     with pytest.raises(HostError, match="still running after"):
         buildroot.run(["sleep", "60"], binds={}, cwd=Path("/"), timeout_s=1)
+
+
+def test_what_a_command_leaves_behind_ends_with_it(buildroot: BuildRoot, tmp_path: Path) -> None:
+    # As a make that is killed leaves the makes and compilers that it started.
+    left = "setsid sleep 600 & echo started > /work/started; exec sleep 600"
+    argv = buildroot.command(["sh", "-c", left], binds={tmp_path: Path("/work")}, cwd=Path("/work"))
+    with (tmp_path / "log").open("wb") as output:
+        child = proc.spawn(argv, stdout=output)
+        while not (tmp_path / "started").exists():
+            time.sleep(0.01)
+        inside = _children_of(child.pid)
+        child.kill()
+        child.wait()
+    assert inside
+    end_s = time.monotonic() + 30.0
+    while any(Path(f"/proc/{pid}").exists() for pid in inside):
+        assert time.monotonic() < end_s
+        time.sleep(0.01)
+
+
+def _children_of(pid: int) -> list[int]:
+    """Processes below one, their own included."""
+    below = [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return below + [grand for child in below for grand in _children_of(child)]
