@@ -95,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_bench(add("bench", "measure: interleaved boots, medians and ratios", "--rounds 3"))
     _add_history(add("history", "print nights and trends, or export a night", "--as mail"))
     _add_clean(add("clean", "boot clean kernels many times, which must trip no rule", "--boots 2"))
+    _add_series(add("series", "try a patch series against its base", "v2.mbox --each --bisect"))
     _add_mutate(add("mutate", "plant every known fault and print how many were caught", "--smp 4"))
     _add_bisect_step(
         add("bisect-step", "say for `git bisect run` what HEAD is", "--finding guest-tlb-flush")
@@ -144,6 +145,11 @@ def _add_setup(parser: argparse.ArgumentParser) -> None:
 
 def _add_build(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("patch", nargs="*", type=Path, metavar="PATCH", help="of git format-patch")
+    _add_source(parser)
+    parser.add_argument("--json", action="store_true", help="all about it, for machines")
+
+
+def _add_source(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--base",
         default="linux-source-6.12",
@@ -158,18 +164,21 @@ def _add_build(parser: argparse.ArgumentParser) -> None:
         help="lean, distribution (of Debian's kernel of that version), a whole .config, or a "
         "fragment for on top of lean; default: %(default)s",
     )
-    parser.add_argument("--json", action="store_true", help="all about it, for machines")
 
 
-def _add_run(parser: argparse.ArgumentParser) -> None:
-    _add_guest_options(parser)
-    _add_runs(parser)
+def _add_workload(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workload",
         action="append",
         choices=("conversion", "dma", "devices", "faults"),
         help="may be given more than once; default: conversion, dma and devices",
     )
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    _add_guest_options(parser)
+    _add_runs(parser)
+    _add_workload(parser)
     parser.add_argument(
         "--fault",
         default="",
@@ -201,6 +210,23 @@ def _add_person(parser: argparse.ArgumentParser) -> None:
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
+    parser.add_argument("--json", action="store_true", help="for machines")
+    _add_guest_options(parser)
+    _add_runs(parser)
+
+
+def _add_series(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "series",
+        metavar="SERIES",
+        help="a directory or mbox of patches, a `series` file, [TREE@]OLD..NEW, or a message id",
+    )
+    _add_source(parser)
+    parser.add_argument("--each", action="store_true", help="every patch, not only the whole")
+    parser.add_argument(
+        "--bisect", action="store_true", help="find the patch that brings what the whole has new"
+    )
+    _add_workload(parser)
     parser.add_argument("--json", action="store_true", help="for machines")
     _add_guest_options(parser)
     _add_runs(parser)
@@ -251,12 +277,7 @@ def _add_bisect_step(parser: argparse.ArgumentParser) -> None:
         help="build on this, a good one, and only what changed since; default: build all",
     )
     parser.add_argument("--config", default="lean", metavar="FILE", help="as of `build`")
-    parser.add_argument(
-        "--workload",
-        action="append",
-        choices=("conversion", "dma", "devices", "faults"),
-        help="as of `run`",
-    )
+    _add_workload(parser)
     _add_guest_options(parser)
     _add_runs(parser)
 
@@ -273,22 +294,23 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 def _commands() -> dict[str, Callable[[argparse.Namespace], int]]:
     # Imported late: `tdharness --help` and `judge` need neither ssh nor QMP.
-    from harness import commands
+    from harness.commands import build, guests, many, person, records
 
     return {
-        "setup": commands.setup,
-        "doctor": commands.doctor,
-        "build": commands.build,
-        "run": commands.run,
-        "judge": commands.judge,
-        "events": commands.events,
-        "shell": commands.shell,
-        "console": commands.console,
-        "bench": commands.bench,
-        "history": commands.history,
-        "clean": commands.clean,
-        "mutate": commands.mutate,
-        "bisect-step": commands.bisect_step,
+        "setup": build.setup,
+        "doctor": build.doctor,
+        "build": build.build,
+        "run": guests.run,
+        "judge": records.judge,
+        "events": records.events,
+        "shell": person.shell,
+        "console": person.console,
+        "bench": guests.bench,
+        "history": records.history,
+        "clean": many.clean,
+        "mutate": many.mutate,
+        "series": many.series,
+        "bisect-step": guests.bisect_step,
     }
 
 

@@ -46,7 +46,9 @@ LAYERS = (
     # 5: arguments, fixtures, exit codes
     ("bench", "bisectstep", "clean", "suite"),
     ("scoretable",),
-    ("mutate",),
+    ("mutate", "series.trial"),
+    ("series.review",),
+    ("series.show",),
     ("commands",),
     ("cli", "pytest_plugin"),
     ("__main__",),

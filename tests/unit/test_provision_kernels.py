@@ -178,18 +178,20 @@ def test_command_that_hangs_is_ended(buildroot: BuildRoot) -> None:
 
 def test_what_a_command_leaves_behind_ends_with_it(buildroot: BuildRoot, tmp_path: Path) -> None:
     # As a make that is killed leaves the makes and compilers that it started.
-    left = "setsid sleep 600 & echo started > /work/started; exec sleep 600"
-    argv = buildroot.command(["sh", "-c", left], binds={tmp_path: Path("/work")}, cwd=Path("/work"))
+    left = "setsid sleep 600 & echo started > /inside/started; exec sleep 600"
+    argv = buildroot.command(
+        ["sh", "-c", left], binds={tmp_path: Path("/inside")}, cwd=Path("/inside")
+    )
     with (tmp_path / "log").open("wb") as output:
         child = proc.spawn(argv, stdout=output)
         while not (tmp_path / "started").exists():
             time.sleep(0.01)
-        inside = _children_of(child.pid)
+        below = _children_of(child.pid)
         child.kill()
         child.wait()
-    assert inside
+    assert below
     end_s = time.monotonic() + 30.0
-    while any(Path(f"/proc/{pid}").exists() for pid in inside):
+    while any(Path(f"/proc/{pid}").exists() for pid in below):
         assert time.monotonic() < end_s
         time.sleep(0.01)
 

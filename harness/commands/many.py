@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Commands that boot many guests."""
+
+import argparse
+import json
+
+from harness.commands.request import NORMAL_WORKLOADS, request_of
+from harness.errors import ExitCode
+from harness.progress import Progress
+
+
+def clean(arguments: argparse.Namespace) -> ExitCode:
+    """Boot clean kernels, which must trip nothing."""
+    from harness import clean as matrix
+    from harness.report import text
+
+    sizes = matrix.parse_sizes(arguments.size) if arguments.size else matrix.SIZES
+    kernels = arguments.kernel or matrix.KERNELS
+    with Progress() as progress:
+        boots = matrix.clean(kernels, sizes, arguments.boots, arguments.runs, progress.say)
+    if arguments.json:
+        print(json.dumps([boot.to_json() for boot in boots], indent=2))
+    else:
+        text.console().print(matrix.render(boots))
+    return matrix.exit_code(boots)
+
+
+def mutate(arguments: argparse.Namespace) -> ExitCode:
+    """Plant faults, and print the score."""
+    from harness import mutate as trying
+    from harness import scoretable
+    from harness.report import text
+
+    rows = []
+    with Progress() as progress:
+        lab = trying.Laboratory(
+            guest=request_of(arguments), runs=arguments.runs, progress=progress.say
+        )
+        groups = arguments.group or trying.GROUPS
+        tried = trying.mutate(lab, groups, arguments.patches, arguments.config, arguments.boots)
+        for row in tried:
+            rows.append(row)
+            progress.say(f"{row.group} {row.name}: {scoretable.word_of(row)}")
+    if arguments.json:
+        print(json.dumps([row.to_json() for row in rows], indent=2))
+    else:
+        text.console().print(scoretable.render(rows))
+    return ExitCode.PASS if rows and all(row.caught for row in rows) else ExitCode.FINDINGS
+
+
+def series(arguments: argparse.Namespace) -> ExitCode:
+    """Try a patch series."""
+    from harness.report import text
+    from harness.series import show
+    from harness.series.read import read_series
+    from harness.series.review import review
+    from harness.series.trial import trial_of
+
+    patches = read_series(arguments.series)
+    with Progress() as progress:
+        trial = trial_of(
+            patches,
+            arguments.base,
+            arguments.config,
+            request_of(arguments),
+            tuple(arguments.workload or NORMAL_WORKLOADS),
+            arguments.runs,
+            progress.say,
+        )
+        found = review(trial, each=arguments.each, search=arguments.bisect)
+    data = show.to_json(patches, found)
+    (trial.place / "series.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
+    if arguments.json:
+        print(json.dumps(data, indent=2))
+    else:
+        text.console().print(show.render(patches, found))
+    if found.broken:
+        return ExitCode.FINDINGS
+    return ExitCode.CANNOT_JUDGE if found.unjudged else ExitCode.PASS

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""From the options of a command to what is asked for, and from a run to an exit code."""
+
+import argparse
+from typing import TYPE_CHECKING
+
+from harness.errors import ExitCode
+from harness.rundir import RunDir
+
+# What boots guests is imported by the commands that do: judging has to be quick.
+if TYPE_CHECKING:
+    from harness.prepare import Request
+
+NORMAL_WORKLOADS = ("conversion", "dma", "devices")
+
+
+def request_of(arguments: argparse.Namespace) -> "Request":
+    """The guest that the options ask for."""
+    from harness.prepare import Request
+
+    return Request(
+        kernel=arguments.kernel,
+        td_mode=arguments.td_mode,
+        smp=arguments.smp,
+        memory_mib=arguments.memory,
+        extra_cmdline=arguments.cmdline,
+        qemu=arguments.qemu,
+        seed=getattr(arguments, "seed", None),
+    )
+
+
+def conclude_run(run: RunDir, arguments: argparse.Namespace) -> ExitCode:
+    from harness.conclude import conclude
+
+    verdict = conclude(run, strict=arguments.strict, as_json=arguments.json, every=arguments.all)
+    return verdict.outcome.exit_code
