@@ -16,6 +16,7 @@ from harness.text import printable
 MOST_MAIL_BYTES = 8 << 20
 MOST_MAILS = 1000
 _SHOWN = 200
+_BEGIN = b"From git@z Thu Jan  1 00:00:00 1970\n"
 _ID = re.compile(r"<([^<>\s]{1,400})>")
 
 
@@ -24,6 +25,7 @@ class Decoded:
     """A mail as `git am` sees it; the subject has its brackets."""
 
     subject: str
+    # "" without one
     author: str
     message_id: str | None
     message: str
@@ -35,8 +37,13 @@ def read_patch(text: bytes, name: str) -> tuple[Numbers, Patch]:
 
     Raises ConfigError with the reason when it is none, or one that is refused.
     """
+    if not text.startswith((b"From ", b"From: ")):
+        # Else `git am` guesses a format, and one of them names other files to be read.
+        text = _BEGIN + text
     mail = decode(text, name)
     try:
+        if not mail.author:
+            raise ConfigError("it has no sender, so it is no mail of git format-patch")
         files = touched(mail.patch)
     except ConfigError as error:
         raise ConfigError(f"{name} is refused: {error.message}", hint=error.hint) from error
@@ -76,7 +83,7 @@ def _decode(text: bytes, name: str, place: Path) -> Decoded:
     facts = dict(line.partition(": ")[::2] for line in result.stdout.splitlines())
     found = BytesHeaderParser().parsebytes(text[: 1 << 16]).get("Message-Id", "")
     identity = _ID.search(str(found))
-    author = f"{facts.get('Author', '')} <{facts.get('Email', '')}>"
+    author = f"{facts.get('Author', '')} <{facts['Email']}>" if facts.get("Email") else ""
     return Decoded(
         printable(facts.get("Subject", ""), 1000),
         printable(author, _SHOWN),

@@ -9,7 +9,7 @@ from pathlib import Path
 from harness.errors import ConfigError
 
 _PREFIXES = re.compile(r"\s*((?:\[[^\]]*\]\s*)+)")
-_VERSION = re.compile(r"(?:\b|patch)v(\d{1,4})\b", re.IGNORECASE)
+_VERSION = re.compile(r"(?:\b|patch)v(\d{1,9})\b", re.IGNORECASE)
 _COUNTER = re.compile(r"\b(\d{1,4})/(\d{1,4})\b")
 _TRAILER = re.compile(r"([A-Za-z][A-Za-z0-9-]{0,60}):\s+(\S.*)")
 

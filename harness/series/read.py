@@ -8,7 +8,7 @@ import dataclasses
 import gzip
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,18 +106,16 @@ def _of_mails(path: Path) -> Series:
 
 def _of_thread(path: Path, name: str) -> Series:
     data = _read(path, MOST_BYTES)
-    there = thread.versions(data, name) or [1]
-    notes = []
-    if len(there) > 1:
-        left = ", ".join(f"v{version}" for version in there[:-1][-20:])
-        notes.append(f"{name} holds {left} as well: v{there[-1]} is taken")
+    mails_of = thread.versions(data, name) or {1: 0}
+    version, notes = _highest(mails_of, name)
+    # One more for the cover letter.
+    _check_count(mails_of[version] - 1, name)
     with TemporaryDirectory(prefix="tdharness-series-") as place:
         mbox = Path(place) / "thread.mbox"
         mbox.write_bytes(data)
-        mails, cover, said = thread.patches(mbox, there[-1], name)
-    _check_count(len(mails), name)
+        mails, cover, said = thread.patches(mbox, version, name)
     found = [read_patch(mail, f"patch {n} of {name}") for n, mail in enumerate(mails, 1)]
-    return _series(found, name, there[-1], cover, [*notes, *said])
+    return _series(found, name, version, cover, [*notes, *said])
 
 
 def _of_files(mails: Sequence[tuple[str, bytes]], name: str) -> Series:
@@ -133,13 +131,16 @@ def _of_files(mails: Sequence[tuple[str, bytes]], name: str) -> Series:
             found.append(read_patch(mail, label))
     if not found:
         raise ConfigError(f"{name} holds a cover letter and no patch")
-    there = sorted({n.version for n, _ in found})
-    notes = []
-    if len(there) > 1:
-        left = ", ".join(f"v{version}" for version in there[:-1][-20:])
-        notes.append(f"{name} holds {left} as well: v{there[-1]} is taken")
-    taken = [(n, patch) for n, patch in found if n.version == there[-1]]
-    return _series(taken, name, there[-1], letters.get(there[-1]), notes)
+    version, notes = _highest({n.version for n, _ in found}, name)
+    taken = [(n, patch) for n, patch in found if n.version == version]
+    return _series(taken, name, version, letters.get(version), notes)
+
+
+def _highest(there: Iterable[int], name: str) -> tuple[int, list[str]]:
+    """The version to take, and a note about the others."""
+    *others, version = sorted(there)
+    left = ", ".join(f"v{other}" for other in others[-20:])
+    return version, [f"{name} holds {left} as well: v{version} is taken"] if others else []
 
 
 def _cover_version(mail: bytes) -> int | None:

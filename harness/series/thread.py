@@ -9,8 +9,10 @@ without the configuration of the user and of the directory.
 
 import re
 import sys
+from collections import Counter
 from email.header import decode_header, make_header
 from email.parser import BytesHeaderParser
+from itertools import pairwise
 from pathlib import Path
 
 from harness import proc
@@ -24,6 +26,8 @@ READ_TIMEOUT_S = 120.0
 FETCH_TIMEOUT_S = 120.0
 _MOST_HEAD = 1 << 16
 _MOST_NOTES = 20
+# b4 makes a file name of it.
+_MOST_SUBJECT = 240
 _BEGINS = re.compile(rb"(?m)^From \S")
 _OFFLINE = ("--offline-mode",)
 _HINT = "pip install b4"
@@ -33,24 +37,26 @@ _WARNING = re.compile(r"\s*(?:WARNING|ERROR|CRITICAL): (.*)")
 _LEFT_OUT = re.compile(r"\s*! Trailer: (.*)")
 
 
-def versions(mbox: bytes, name: str) -> list[int]:
-    """The versions of the series in a thread, by the subjects that are no replies.
+def versions(mbox: bytes, name: str) -> dict[int, int]:
+    """How many mails of each version of the series a thread has, by subjects that are no replies.
 
-    Raises ConfigError when the thread is too long, or one of its mails too large.
+    In order of the versions. Raises ConfigError when the thread is too long, or one of its mails
+    or subjects too large.
     """
     starts = [match.start() for match in _BEGINS.finditer(mbox)]
     if len(starts) > MOST_MAILS:
         raise ConfigError(f"{name} is refused: it holds {len(starts)} mails, over {MOST_MAILS}")
-    found = set()
-    for start, end in zip(starts, [*starts[1:], len(mbox)], strict=True):
+    found: Counter[int] = Counter()
+    for start, end in pairwise([*starts, len(mbox)]):
         if end - start > MOST_MAIL_BYTES:
             most = MOST_MAIL_BYTES >> 20
             raise ConfigError(f"{name} is refused: one of its mails is larger than {most} MiB")
-        head = mbox[start:end].partition(b"\n")[2][:_MOST_HEAD]
-        said = numbers(subject(head))
-        if said:
-            found.add(said.version)
-    return sorted(found)
+        text = subject(mbox[start:end].partition(b"\n")[2])
+        if said := numbers(text):
+            found[said.version] += 1
+            if len(text.encode(errors="replace")) > _MOST_SUBJECT:
+                raise ConfigError(f"{name} is refused: a subject is over {_MOST_SUBJECT} bytes")
+    return dict(sorted(found.items()))
 
 
 def subject(mail: bytes) -> str:
@@ -73,7 +79,7 @@ def patches(mbox: Path, version: int, name: str) -> tuple[list[bytes], str | Non
     result = _b4(*_OFFLINE, *words, "--mbox-name", "series", place=place, timeout_s=READ_TIMEOUT_S)
     found = sorted((place / "out/series.maildir/new").glob("*"))
     if result.returncode or not found:
-        raise ConfigError(f"b4 finds no patches of v{version} in {name}: {_last(result)}")
+        raise ConfigError(f"b4 finds no patches of v{version} in {name}: {_why(result)}")
     cover = place / "out/series.cover"
     letter = cover_letter(cover.read_bytes()) if cover.is_file() else None
     return [path.read_bytes() for path in found], letter, _notes(result.stderr + result.stdout)
@@ -100,7 +106,7 @@ def fetch(identity: str, place: Path) -> Path:
         raise HostError(f"{what}: {error.message}", hint=error.hint or _HINT_FETCH) from error
     found = place / "thread.mbox"
     if result.returncode or not found.is_file():
-        raise HostError(f"{what}: b4 said: {_last(result)}", hint=_HINT_FETCH)
+        raise HostError(f"{what}: b4 said: {_why(result)}", hint=_HINT_FETCH)
     return found
 
 
@@ -119,10 +125,12 @@ def _b4(*words: str | Path, place: Path, timeout_s: float) -> proc.Result:
     return result
 
 
-def _last(result: proc.Result) -> str:
+def _why(result: proc.Result) -> str:
+    """What b4 warned of first, or said last."""
     lines = [line.strip() for line in (result.stdout + result.stderr).splitlines()]
     said = [line for line in lines if line.strip("-") and not line.startswith("Running in OFFLINE")]
-    return printable(said[-1], 300) if said else "it said nothing"
+    warned = [match[1] for line in said if (match := _WARNING.match(line))]
+    return printable([*warned, *said[-1:], "it said nothing"][0], 300)
 
 
 def cover_letter(text: bytes) -> str:

@@ -219,6 +219,12 @@ HOSTILE: dict[str, tuple[str | bytes, str]] = {
     "NUL": (letter().encode() + b"\0", "NUL bytes"),
     "UTF-16": (letter().encode("utf-16"), "NUL bytes"),
     "two in one": (letter(body=f"{BODY}{FORGED}"), "begins another mail"),
+    "a list of other files": (
+        f"# This series applies on GIT commit 0123\n0002-x.patch\n\n{BODY}",
+        "no sender",
+    ),
+    "another format": (f"# HG changeset patch\n# User ada\n\n{BODY}", "no sender"),
+    "a diff alone": (BODY, "no sender"),
     "no patch": (letter(body="words\n"), "changes no file"),
     "unknown encoding": (
         letter(head="Content-Type: text/plain; charset=klingon\n").replace("Why", "W\xe4"),
@@ -241,6 +247,16 @@ def test_hostile_patches_are_refused(name: str, tmp_path: Path) -> None:
     assert "0001-x.patch is refused: " in raised.value.message
 
 
+@pytest.mark.parametrize("begins", ["X-Odd: y\n", "Subject: of StGit\n\n"])
+def test_it_is_a_mail_to_git_am_however_it_begins(
+    begins: str, toy: ToyKernel, tmp_path: Path
+) -> None:
+    (tmp_path / "x.patch").write_text(letter().replace(FROM, begins))
+    series = read_series(tmp_path / "x.patch")
+    assert series.patches[0].text.startswith(b"From git@z ")
+    assert "TOY + 1" in applied(series, toy, tmp_path)
+
+
 def in_thread(text: str) -> str:
     return text.replace(FROM, "From mboxrd@z Thu Jan  1 00:00:00 1970\n").replace(
         "Subject:", "Message-ID: <x@example.org>\nSubject:"
@@ -259,6 +275,41 @@ def test_a_thread_without_a_patch(tmp_path: Path) -> None:
     (tmp_path / "t.mbox").write_text(in_thread(letter("toy: what now?", "words\n")))
     with pytest.raises(ConfigError, match=r"b4 finds no patches of v1 in .*mbox"):
         read_series(tmp_path / "t.mbox")
+
+
+def test_threads_that_are_refused_before_b4_reads_them() -> None:
+    assert thread.versions(b"From \n", "t") == {}
+    assert thread.versions((DATA / "two-versions.mbox").read_bytes(), "t") == {1: 3, 2: 3}
+    with pytest.raises(ConfigError, match="t is refused: a subject is over 240 bytes"):
+        thread.versions(in_thread(letter(f"[PATCH] {'ü' * 150}")).encode(), "t")
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ("", "it said nothing"),
+        ("Running in OFFLINE mode\n---\n", "it said nothing"),
+        ("a\nNo patches found.\n---\n", "No patches found."),
+        ("WARNING: odd \x1b!\nrerun\n", r"odd \\x1b!"),
+    ],
+)
+def test_what_b4_says(said: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proc, "run", answer(stderr=said))
+    with pytest.raises(ConfigError, match=f"b4 finds no patches of v1 in t: {why}$"):
+        thread.patches(tmp_path / "t", 1, "t")
+
+
+def test_a_partial_reroll_is_told(tmp_path: Path) -> None:
+    begin = "From mboxrd@z Thu Jan  1 00:00:00 1970\n"
+    mails = (DATA / "two-versions.mbox").read_text().split(begin)[1:]
+    again = mails[7].replace("<v2-0@", "<v1-2@")
+    (tmp_path / "t.mbox").write_text("".join(begin + each for each in (*mails[:5], again)))
+    series = read_series(tmp_path / "t.mbox")
+    assert [patch.message_id for patch in series.patches] == [
+        "v1-1@example.org",
+        "v2-2@example.org",
+    ]
+    assert series.notes[1] == "b4 warns: v2 is a partial reroll from previous revisions"
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +331,8 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         read_series(file)
     monkeypatch.undo()
     monkeypatch.setattr(read, "MOST_PATCHES", 1)
+    with pytest.raises(ConfigError, match="2 patches, more than 1"):
+        read_series(DATA / "two-versions.mbox")
     with pytest.raises(ConfigError, match="2 patches, more than 1"):
         read_series(file)
 
