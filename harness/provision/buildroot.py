@@ -47,7 +47,8 @@ for name in etc usr var; do
 done
 mkdir -p "$new/dev" "$new/proc" "$new/tmp"
 mount --rbind /dev "$new/dev"
-mount --rbind /proc "$new/proc"
+# Its own processes; where a container's masks forbid that, those of the host.
+mount -t proc proc "$new/proc" 2>/dev/null || mount --rbind /proc "$new/proc"
 while [ "$1" != -- ]; do
     mkdir -p "$new$2"
     mount --rbind "$1" "$new$2"

@@ -63,6 +63,11 @@ def test_whole(name: str, said: dict[str, list[str]]) -> None:
     assert said[name][-1] == "ok", "\n".join(said[name])
 
 
+def test_one_worker_has_them_all(request: pytest.FixtureRequest) -> None:
+    if getattr(request.config.option, "loadgroup", False):
+        assert request.node.nodeid.endswith("@plugin_whole")
+
+
 def test_every_test_is_run(said: dict[str, list[str]]) -> None:
     assert len(NAMES) > 10
     assert set(said) == set(NAMES)

@@ -39,7 +39,7 @@ TEST(a_change_by_way_of_not_present)
     guest_unmap(0, target, 0);
     CHECK_EQ(guest_events(), 0);
     guest_set_shared(0, target, 0, true);
-    CHECK_EQ(guest_last(EV_PTE_CHANGE)->flags, EF_TO_SHARED | EF_GLOBAL);
+    CHECK_EQ(guest_last(EV_PTE_CHANGE)->flags, EF_TO_SHARED | EF_GLOBAL | EF_AWAY);
     CHECK_EQ(guest_last(EV_PTE_CHANGE)->arg[1], SMALL);
     CHECK_EQ(guest_last(EV_PTE_CHANGE)->arg[2] & (SHARED_BIT | PTE_PRESENT), PTE_PRESENT);
     guest_store(1, target, 8);
