@@ -29,6 +29,7 @@ from harness.sourcelines import add_sources
 from harness.steps import Step, parse_step, parse_steps
 from harness.symbols import Symbols, parse_guest_symbols, read_kernel, slide_of
 from harness.text import printable
+from harness.triage import bounded
 from harness.verdict import Finding, Outcome, Severity, Verdict
 
 Asked = TypeVar("Asked")
@@ -174,7 +175,7 @@ def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) 
     found, missed = settle(consequences.settle(found, events, steps), steps)
     if strict:
         found = [_strictly(f) for f in found]
-    kept, left_out = _bounded(sorted(found, key=_order))
+    kept, left_out = bounded(sorted(found, key=_order), MOST_PER_RULE)
     reasons = [*broken, *missed]
     counts = _counts(events, steps, list(context.conversions.values()))
     return Verdict(
@@ -182,7 +183,7 @@ def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) 
         findings=tuple(kept),
         reason="; ".join(reasons or [nothing]),
         evidence=_evidence_words(evidence, found),
-        counts={**counts, "findings_left_out": left_out},
+        counts={**counts, **left_out},
         misbehaved=vmm.told(evidence.misbehaviours, events),
     )
 
@@ -220,16 +221,6 @@ def _order(finding: Finding) -> tuple[bool, int, int]:
         list(RULES).index(finding.rule),
         finding.seq or 0,
     )
-
-
-def _bounded(findings: Sequence[Finding]) -> tuple[list[Finding], int]:
-    kept: list[Finding] = []
-    seen: dict[str, int] = {}
-    for finding in findings:
-        seen[finding.rule] = seen.get(finding.rule, 0) + 1
-        if seen[finding.rule] <= MOST_PER_RULE:
-            kept.append(finding)
-    return kept, len(findings) - len(kept)
 
 
 def _evidence_words(evidence: Evidence, found: Sequence[Finding]) -> tuple[str, ...]:

@@ -3,11 +3,14 @@
 
 import hashlib
 import re
+from collections import Counter
+from collections.abc import Iterable
 
 from harness.text import printable
 from harness.verdict import Finding
 
 PLACE_LENGTH = 100
+MOST_BUGS = 500
 _NAME = re.compile(r"[A-Za-z_][\w.]*")
 # What the compiler adds to the names of functions that it copied, split or shrank.
 _SUFFIX = re.compile(r"\.(?:isra|constprop|part|cold|llvm)\b.*")
@@ -52,3 +55,27 @@ def identity_of(finding: Finding) -> str:
         return printable(fingerprint, 64)
     words = (finding.rule, place_of(finding), finding.direction or "", finding.evidence or "")
     return hashlib.sha256("|".join(words).encode()).hexdigest()[:16]
+
+
+def bounded(
+    findings: Iterable[Finding], most_per_rule: int, most_bugs: int = MOST_BUGS
+) -> tuple[list[Finding], dict[str, int]]:
+    """The first findings of each rule and the first of each bug, in order; counts of the others.
+
+    A bug that one run tells and another leaves out would look like one that was fixed.
+    """
+    kept: list[Finding] = []
+    shown: set[str] = set()
+    hidden: set[str] = set()
+    of_rule: Counter[str] = Counter()
+    left_out = 0
+    for finding in findings:
+        bug = identity_of(finding)
+        of_rule[finding.rule] += 1
+        if of_rule[finding.rule] <= most_per_rule or (bug not in shown and len(shown) < most_bugs):
+            kept.append(finding)
+            shown.add(bug)
+        else:
+            left_out += 1
+            hidden.add(bug)
+    return kept, {"findings_left_out": left_out, "bugs_left_out": len(hidden - shown)}

@@ -92,7 +92,7 @@ def went_as_far(verdict: Verdict, other: Verdict | None = None) -> bool:
     """Whether a run says all it can: nothing broke off, and no step of the other is lacking."""
     if verdict.outcome not in (Outcome.PASS, Outcome.FAIL) or verdict.reason:
         return False
-    if verdict.counts.get("findings_left_out") or verdict.counts.get("steps_unended"):
+    if verdict.counts.get("bugs_left_out") or verdict.counts.get("steps_unended"):
         return False
     if any(f.rule == "workload" and f.extra.get("rc") is None for f in verdict.findings):
         # the guest died or hung between steps

@@ -60,7 +60,7 @@ def test_a_bug_of_many_findings() -> None:
 NOT_WHOLE = [
     verdict(A, steps=3),
     verdict(A, reason="the event stream is cut short"),
-    verdict(A, findings_left_out=1),
+    verdict(A, bugs_left_out=1),
     verdict(A, steps_unended=1),
     verdict(A, replace(B, rule="workload", extra={"step": "", "rc": None})),
     replace(verdict(A), outcome=Outcome.ERROR),
