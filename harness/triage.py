@@ -41,7 +41,10 @@ def title_of(finding: Finding) -> str:
     if isinstance(title, str) and title:
         return printable(title, PLACE_LENGTH)
     place = place_of(finding)
-    return f"{finding.rule} in {place}" if place else finding.rule
+    words = [f"{finding.rule} in {place}" if place else finding.rule]
+    words += [f"to {finding.direction.split()[-1]}"] if finding.direction else []
+    words += [finding.evidence] if finding.evidence else []
+    return ", ".join(words)
 
 
 def identity_of(finding: Finding) -> str:

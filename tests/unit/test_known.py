@@ -42,7 +42,7 @@ def test_the_same_bug_elsewhere_in_memory_is_the_same() -> None:
     assert identity_of(here) == identity_of(there)
     assert identity_of(here) != identity_of(cache_flush("g"))
     assert place_of(here) == "f"
-    assert title_of(here) == "guest-cache-flush in f"
+    assert title_of(here) == "guest-cache-flush in f, to shared"
 
 
 def test_a_kernels_report_is_known_by_its_fingerprint() -> None:
