@@ -93,6 +93,14 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Starter]:
         proc.kill_group(child.process)
 
 
+@pytest.fixture(autouse=True)
+def interruptible() -> Iterator[None]:
+    """A shell starts what runs in the background with SIGINT ignored, and children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def gone(child: Child) -> bool:
     """Whether no QEMU is left; one that is killed takes a moment to go."""
     end_s = time.monotonic() + PATIENCE_S
