@@ -49,9 +49,9 @@ class Row:
 def place_of(finding: Finding) -> str:
     """Where a finding is, in a few words."""
     site = finding.conversion_site or finding.site
-    words = [str(site)] if site else []
+    words = [str(site).partition("+")[0]] if site else []
     if finding.gpa is not None:
-        words.append(f"page {finding.gpa:#x}")
+        words.append(f"{finding.gpa:#x}")
     if finding.direction:
         words.append("to shared" if finding.direction == TO_SHARED else "to private")
     if finding.vcpu is not None and finding.rule == "guest-tlb-flush":
