@@ -73,7 +73,7 @@ def series(arguments: argparse.Namespace) -> ExitCode:
     if arguments.json:
         print(json.dumps(data, indent=2))
     else:
-        text.console().print(show.render(patches, found))
+        text.console().print(show.render(patches, found, trial.place))
     if found.broken:
         return ExitCode.FINDINGS
     return ExitCode.CANNOT_JUDGE if found.unjudged else ExitCode.PASS

@@ -2,6 +2,7 @@
 """A review in a terminal, and as JSON."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -19,15 +20,15 @@ from harness.verdict import Severity
 _MOST_WARNINGS = 5
 
 
-def render(series: Series, review: Review) -> Group:
-    """One row a kernel, then what is new and who brings it."""
+def render(series: Series, review: Review, place: Path) -> Group:
+    """One row a kernel, then what is new and who brings it; `place` holds the runs."""
     parts: list[RenderableType] = [Text(headline(series, review), style="bold")]
     parts += [Text(f"note: {note}") for note in series.notes]
     parts.append(_kernels(series, review))
     for number, one in enumerate(review.news, 1):
         parts.append(Text(f"{number}. {_sentence(series, review, one)}"))
         parts.append(Padding(Text(one.bug.finding.summary), (0, 0, 0, 3)))
-    return Group(*parts)
+    return Group(*parts, Text(f"runs: {place}"))
 
 
 def headline(series: Series, review: Review) -> str:
@@ -45,7 +46,7 @@ def headline(series: Series, review: Review) -> str:
 
 def _kernels(series: Series, review: Review) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("patch", "subject", "verdict", "new", "fixed", "warnings", "run"):
+    for name in ("patch", "subject", "verdict", "new", "fixed", "warnings", ""):
         right = name in ("patch", "new", "fixed", "warnings")
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for result in review.results:
@@ -61,12 +62,12 @@ def _row(series: Series, review: Review, result: Result) -> Iterable[str]:
     fixed = [b for b in comparison.fixed if b.severity is Severity.FAIL] if comparison else []
     return (
         str(number) if number else "base",
-        printable(series.patches[number - 1].subject, 60) if number else "",
+        printable(series.patches[number - 1].subject, 120) if number else "",
         verdict,
         str(len(news) or "") if number else "",
         str(len(fixed) or ""),
         str(len(result.new_warnings) or ""),
-        result.run.name if result.run else printable(str(result.error), 200),
+        "" if result.run else printable(result.error.message if result.error else "", 200),
     )
 
 
@@ -79,9 +80,8 @@ def _sentence(series: Series, review: Review, one: News) -> str:
 
 def _who(series: Series, found: Found) -> str:
     names = [f"patch {n}, {series.patches[n - 1].subject}" for n in found.suspects]
-    runs = len(found.probes)
     if found.ending is Ending.FOUND:
-        return f"{names[0]} brings it (found in {runs} more runs)"
+        return f"{names[0]} brings it"
     if found.ending is Ending.AMONG:
         return f"one of {'; '.join(names)}: {found.reason}"
     return found.reason

@@ -79,8 +79,9 @@ FLUSH_FORMS = {
     "rbp": "movq %rdi, %rbp; {flush} (%rbp)",
     "rsp": "movq %rsp, %r8; movq %rdi, %rsp; {flush} (%rsp); movq %r8, %rsp",
     "r12-index": "movl $8, %r12d; leaq -8(%rdi), %rsi; {flush} (%rsi, %r12, 1)",
-    "rip": ".set target_{name}, {{gpa}}; {flush} target_{name}(%rip)",
-    "eip": ".set low_{name}, {{gpa}}; {flush} low_{name}(%eip)",
+    # The difference is nothing: what as takes for a number would be a displacement.
+    "rip": "{flush} {{gpa}} + rip_{name} - end_{name}(%rip); rip_{name}: end_{name}:",
+    "eip": "{flush} {{gpa}} + eip_{name} - eend_{name}(%eip); eip_{name}: eend_{name}:",
     "addr32": "movabsq $({{gpa}} + (0x5555 << 32)), %rsi; {flush} (%esi)",
     "addr32-sib": "movl ${{gpa}} - 32, %esi; movabsq $(16 + (7 << 32)), %rcx;"
     " {flush} (%esi, %ecx, 2)",
@@ -105,7 +106,9 @@ def flush_cases() -> Iterator[Case]:
     others: list[tuple[str, str, str, Words]] = [
         ("nothing", "model: caches evict nothing", "", ("convert 1",)),
         ("next-line", "SDM 2 CLFLUSH", "clflush 64(%rdi)", ("convert 1",)),
-        ("byte-before", "SDM 2 CLFLUSH", "clflush -1(%rdi)", ("convert 1",)),
+        (
+            "byte-before", "SDM 2 CLFLUSH", "movq %rdi, 64(%rdi); clflush 63(%rdi)", ("convert 1",),
+        ),
         ("fences", "SDM 2 MFENCE, SFENCE", "mfence; sfence; lfence", ("convert 1",)),
         ("prefetchw", "SDM 2 PREFETCHW", "prefetchw (%rdi)", ("convert 1",)),
         ("cldemote", "SDM 2 CLDEMOTE: a hint", ".byte 0x0f, 0x1c, 0x07", ("convert 1",)),

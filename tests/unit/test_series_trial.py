@@ -112,7 +112,7 @@ def from_patch(first: int) -> dict[int, list[Verdict | HarnessError]]:
 
 def printed(found: Review) -> str:
     output = io.StringIO()
-    Console(file=output, width=100, markup=False).print(show.render(SERIES, found))
+    Console(file=output, width=100, markup=False).print(show.render(SERIES, found, Path("runs")))
     return output.getvalue()
 
 
