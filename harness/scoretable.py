@@ -180,7 +180,7 @@ def summary(rows: Iterable[Row]) -> str:
     alarms = sum(bool(row.found) for row in quiet)
     unjudged = sum(not row.caught and not row.found for row in quiet)
     words = [f"{caught} of {len(faults)} faults caught by the right rule at the right place"]
-    words.append(f"{alarms} of {len(quiet)} clean kernels with a false alarm")
+    words.append(f"{alarms} false alarms in {len(quiet)} that break no rule")
     return "; ".join(words + ([f"{unjudged} could not be judged"] if unjudged else []))
 
 

@@ -208,7 +208,7 @@ def rows() -> list[Row]:
 def test_the_summary_counts_faults_and_alarms() -> None:
     assert summary(rows()) == (
         "1 of 2 faults caught by the right rule at the right place; "
-        "1 of 3 clean kernels with a false alarm; 1 could not be judged"
+        "1 false alarms in 3 that break no rule; 1 could not be judged"
     )
 
 
