@@ -42,9 +42,9 @@ def test_a_bug_of_one_run_alone_is_named() -> None:
     elsewhere = replace(STALE, extra={"step": "convert-2m"})
     milder = replace(STALE, severity=Severity.REPORT)
     assert set_differences([STALE, used], [STALE]) == [
-        "only in the first: guest-tlb-flush in job_convert in step 'convert-4k'"
+        "only in the first: guest-tlb-flush in job_convert, used in step 'convert-4k'"
     ]
     assert set_differences([STALE], [STALE, elsewhere]) == [
-        "only in the second: guest-tlb-flush in job_convert in step 'convert-2m'"
+        "only in the second: guest-tlb-flush in job_convert, unflushed in step 'convert-2m'"
     ]
     assert len(set_differences([STALE], [milder])) == 2
