@@ -96,6 +96,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_history(add("history", "print nights and trends, or export a night", "--as mail"))
     _add_clean(add("clean", "boot clean kernels many times, which must trip no rule", "--boots 2"))
     _add_series(add("series", "try a patch series against its base", "v2.mbox --each --bisect"))
+    _add_nightly(add("nightly", "run a matrix of series, kernels and guests", "nightly.toml"))
     _add_mutate(add("mutate", "plant every known fault and print how many were caught", "--smp 4"))
     _add_bisect_step(
         add("bisect-step", "say for `git bisect run` what HEAD is", "--finding guest-tlb-flush")
@@ -232,6 +233,15 @@ def _add_series(parser: argparse.ArgumentParser) -> None:
     _add_runs(parser)
 
 
+def _add_nightly(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run the matrix that a TOML file describes, most informative cells first, until it is done "
+        "or its time is up, and compare it with the nights before. One that was cut short goes on."
+    )
+    parser.add_argument("file", type=Path, metavar="FILE", help="see harness/nightly/config.py")
+    _add_runs(parser)
+
+
 def _add_mutate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--group",
@@ -308,6 +318,7 @@ def _commands() -> dict[str, Callable[[argparse.Namespace], int]]:
         "bench": guests.bench,
         "history": records.history,
         "clean": many.clean,
+        "nightly": many.nightly,
         "mutate": many.mutate,
         "series": many.series,
         "bisect-step": guests.bisect_step,

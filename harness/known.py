@@ -44,13 +44,14 @@ class KnownIssue:
 
     def matches(self, finding: Finding, base: str) -> bool:
         """Whether the finding, on this base, is the issue; the expiry is not looked at."""
+        return self.names(identity_of(finding), finding.rule, place_of(finding), base)
+
+    def names(self, identity: str, rule: str, place: str, base: str) -> bool:
+        """The same of a finding of which these are known (harness.triage)."""
         if not fnmatchcase(base, self.base):
             return False
-        if self.fingerprint and self.fingerprint != identity_of(finding):
-            return False
-        if self.rule and self.rule != finding.rule:
-            return False
-        return not self.place or self.place == place_of(finding)
+        asked = ((self.fingerprint, identity), (self.rule, rule), (self.place, place))
+        return all(word in ("", found) for word, found in asked)
 
     def expired(self, today: datetime.date) -> bool:
         """Whether it holds no longer."""

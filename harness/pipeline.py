@@ -7,7 +7,7 @@ machine has room for.
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,8 +28,12 @@ def pipelined(
     make: Callable[[Item], Made],
     use: Callable[[Item, Made], Done],
     at_once: int = 1,
+    *,
+    in_order: bool = True,
 ) -> Iterator[tuple[Item, Done | HarnessError]]:
-    """Each item, in order, with what `use` makes of what `make` made, or why there is nothing.
+    """Each item with what `use` makes of what `make` made, or why there is nothing.
+
+    In order, or each as soon as it is done.
 
     When the caller stops early, or is interrupted, the commands that still run are ended.
     """
@@ -40,8 +44,10 @@ def pipelined(
 
         made = [makers.submit(make, item) for item in items]
         done = [users.submit(second, *pair) for pair in zip(items, made, strict=True)]
+        item_of = dict(zip(done, items, strict=True))
         try:
-            for item, future in zip(items, done, strict=True):
+            for future in done if in_order else as_completed(done):
+                item = item_of[future]
                 try:
                     yield item, future.result()
                 except HarnessError as error:

@@ -25,6 +25,17 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+def put(path: Path, data: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a half.
+
+    Raises HostError.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with writing(path):
+        temporary.write_bytes(data)
+        temporary.replace(path)
+
+
 class RunDir:
     """Paths and small writes of one run; `runs/<utc>-<scenario>-<id>/`."""
 
@@ -126,10 +137,7 @@ class RunDir:
 
         Raises HostError, as all that writes does.
         """
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        with writing(path):
-            temporary.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
-            temporary.replace(path)
+        put(path, (json.dumps(data, indent=2, sort_keys=True) + "\n").encode())
 
     def write_text(self, path: Path, text: str) -> None:
         """Write a text that only people read."""

@@ -48,6 +48,22 @@ def mutate(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.PASS if rows and all(row.caught for row in rows) else ExitCode.FINDINGS
 
 
+def nightly(arguments: argparse.Namespace) -> ExitCode:
+    """Run a night."""
+    from harness.export.mail import mail
+    from harness.nightly.config import read_config
+    from harness.nightly.night import run_night
+
+    config = read_config(arguments.file)
+    with Progress() as progress:
+        ended = run_night(config, arguments.runs, progress.say)
+    print(mail(ended.night, ended.before), end="")
+    for note in ended.notes:
+        print(f"note: {note}")
+    print(f"page: {ended.page}")
+    return ended.exit_code
+
+
 def series(arguments: argparse.Namespace) -> ExitCode:
     """Try a patch series."""
     from harness.report import text

@@ -27,16 +27,21 @@ _HASH = re.compile(r"[0-9a-f]{64}")
 _PATH = "tdharness.conversion"
 
 
-def kcidb(night: Night, origin: str) -> dict[str, Any]:
-    """The report. `origin` is the name that KCIDB gave to the lab.
-
-    Raises ConfigError for a name that cannot be one.
-    """
+def check_origin(origin: str) -> None:
+    """Raises ConfigError for what cannot be the name that KCIDB gave to a lab."""
     if not _ORIGIN.fullmatch(origin):
         raise ConfigError(
             f"{printable(origin, 40)!r} is no KCIDB origin",
             hint="use the name that you were given: small letters, digits and _",
         )
+
+
+def kcidb(night: Night, origin: str) -> dict[str, Any]:
+    """The report. `origin` is the name that KCIDB gave to the lab.
+
+    Raises ConfigError for a name that cannot be one.
+    """
+    check_origin(origin)
     checkouts: dict[str, dict[str, Any]] = {}
     builds: dict[str, dict[str, Any]] = {}
     tests: list[dict[str, Any]] = []

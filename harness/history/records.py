@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Nights, cells and what was seen in them, as plain data; and how two nights differ."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from harness.text import printable
@@ -58,8 +58,9 @@ class Sighting:
     looked: int = 1
     # where the run is that showed it
     run: str = ""
-    # the link of the known issue that it is; "" when it is none
+    # the link of the known issue that it is, and its last day (ISO 8601); "" when it is none
     known: str = ""
+    known_until: str = ""
 
     @property
     def flaky(self) -> bool:
@@ -72,7 +73,9 @@ class Sighting:
         return self.severity is Severity.FAIL and not self.known
 
     @classmethod
-    def of(cls, finding: Finding, *, run: str = "", known: str = "") -> "Sighting":
+    def of(
+        cls, finding: Finding, *, run: str = "", known: str = "", known_until: str = ""
+    ) -> "Sighting":
         """A finding of a judged run."""
         return cls(
             identity=identity_of(finding),
@@ -85,6 +88,7 @@ class Sighting:
             count=finding.count,
             run=run,
             known=known,
+            known_until=known_until,
         )
 
 
@@ -98,7 +102,11 @@ class Cell:
     reason: str = ""
     started_s: float = 0.0
     ended_s: float = 0.0
+    # what the build of its kernel took, in seconds; 0 when the kernel was there
+    build_s: float = 0.0
     run: str = ""
+    # the run of a second, fresh guest that what was new was looked for in; "" when there was none
+    again: str = ""
     # the base's commit, and the hash of the patches up to this one as KCIDB defines it
     commit: str = ""
     patchset: str = ""
@@ -108,6 +116,11 @@ class Cell:
     def looked(self) -> bool:
         """Whether it would have shown a bug: it ran, and its evidence could be judged."""
         return self.outcome in (Outcome.PASS, Outcome.FAIL)
+
+    @property
+    def seconds(self) -> float:
+        """What its guests took."""
+        return max(0.0, self.ended_s - self.started_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +163,39 @@ class Comparison:
     known: tuple[Change, ...] = ()
 
 
+def busy_s(cells: Iterable[Cell]) -> float:
+    """For how long at least one of these cells was built or run, in seconds."""
+    spans = sorted((c.started_s - c.build_s, c.ended_s) for c in cells if c.started_s)
+    total, until = 0.0, 0.0
+    for begin, end in spans:
+        total += max(0.0, end - max(begin, until))
+        until = max(until, end)
+    return total
+
+
+def merged(nights: Sequence[Night]) -> Night | None:
+    """Earlier nights, the newest first, as one to compare with: each cell as it was judged last.
+
+    A night may have run a part of its cells only. Of a series, the newest night that has it says
+    which cells there are.
+    """
+    if not nights:
+        return None
+    alive: dict[tuple[str, str], frozenset[CellKey]] = {}
+    found: dict[CellKey, Cell] = {}
+    for night in nights:
+        keys: dict[tuple[str, str], set[CellKey]] = {}
+        for key in (cell.key for cell in night.cells):
+            keys.setdefault((key.base, key.series), set()).add(key)
+        for where, of_series in keys.items():
+            alive.setdefault(where, frozenset(of_series))
+        for cell in night.cells:
+            known = found.get(cell.key)
+            if cell.key in alive[cell.key.base, cell.key.series] and not (known and known.looked):
+                found[cell.key] = cell if cell.looked or not known else known
+    return replace(nights[0], cells=tuple(found.values()))
+
+
 def changes_of(night: Night) -> dict[tuple[str, str, str], Change]:
     """The bugs of a night by base, series and identity, in the order of their first patch."""
     seen: dict[tuple[str, str, str], list[tuple[Cell, Sighting]]] = {}
@@ -185,20 +231,21 @@ def _change(night: Night, pairs: list[tuple[Cell, Sighting]]) -> Change:
 def compare(night: Night, before: Night | None) -> Comparison:
     """What is new, fixed and still there; without an earlier night all is new.
 
-    A bug counts as fixed only where a cell that showed it looked again and did not see it. What
-    only reports is left out.
+    A bug counts as fixed only where a cell that showed it looked again and did not see it; for a
+    patch that the series has no more, the whole series in the same guest. What only reports is
+    left out.
     """
     now = _counting(changes_of(night))
     then = _counting(changes_of(before)) if before else {}
     gone = [(where, change) for where, change in then.items() if where not in now]
     known = [w for w, change in now.items() if change.sighting.known]
     open_now = [(w, c) for w, c in now.items() if w not in known]
-    looked = {cell.key for cell in night.cells if cell.looked}
+    again = _Again(night)
     return Comparison(
         new=tuple(c for w, c in open_now if w not in then),
         still=tuple(c for w, c in open_now if w in then),
-        fixed=tuple(c for w, c in gone if _showed(before, w) & looked),
-        unknown=tuple(c for w, c in gone if not _showed(before, w) & looked),
+        fixed=tuple(c for w, c in gone if any(map(again.looked, _showed(before, w)))),
+        unknown=tuple(c for w, c in gone if not any(map(again.looked, _showed(before, w)))),
         known=tuple(now[w] for w in known),
     )
 
@@ -207,6 +254,22 @@ def _counting(
     changes: dict[tuple[str, str, str], Change],
 ) -> dict[tuple[str, str, str], Change]:
     return {w: c for w, c in changes.items() if c.sighting.severity is Severity.FAIL}
+
+
+class _Again:
+    """Whether tonight looked where a cell of an earlier night did."""
+
+    def __init__(self, night: Night) -> None:
+        self._planned = {cell.key for cell in night.cells}
+        self._looked = {cell.key for cell in night.cells if cell.looked}
+        self._whole: dict[tuple[object, ...], CellKey] = {}
+        for key in sorted(self._planned):
+            self._whole[key.base, key.series, key.guest] = key
+
+    def looked(self, key: CellKey) -> bool:
+        if key in self._planned:
+            return key in self._looked
+        return self._whole.get((key.base, key.series, key.guest)) in self._looked
 
 
 def _showed(night: Night | None, where: tuple[str, str, str]) -> set[CellKey]:

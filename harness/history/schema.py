@@ -62,4 +62,9 @@ STEPS: tuple[tuple[str, ...], ...] = (
     ),
     # Trends over a hundred nights look up cells by night.
     ("CREATE INDEX cells_by_night ON cells (night, state)",),
+    (
+        "ALTER TABLE cells ADD COLUMN build_s REAL NOT NULL DEFAULT 0",
+        "ALTER TABLE cells ADD COLUMN again TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE sightings ADD COLUMN known_until TEXT NOT NULL DEFAULT ''",
+    ),
 )

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from harness.errors import EvidenceError, HostError
-from harness.history.records import Cell, CellKey, CellState, Night, Sighting
+from harness.history.records import Cell, CellKey, CellState, Night, Sighting, merged
 from harness.history.schema import STEPS
 from harness.verdict import Outcome, Severity
 
@@ -120,12 +120,13 @@ class History:
         """Keep how the cell ended, and what was found in it."""
         if cell.outcome is None:
             raise ValueError("a cell ends with an outcome")
-        result = (cell.outcome.value, cell.reason, cell.started_s, cell.ended_s, cell.run)
+        times = (cell.started_s, cell.ended_s, cell.build_s)
+        result = (cell.outcome.value, cell.reason, *times, cell.run, cell.again)
         with self._transaction():
             cursor = self._db.execute(
                 "UPDATE cells SET state = 'done', outcome = ?, reason = ?, started_s = ?,"
-                f" ended_s = ?, run = ?, revision = ?, patchset = ? WHERE night = ? AND {_KEY_IS}"
-                " AND state != 'done' RETURNING id",
+                " ended_s = ?, build_s = ?, run = ?, again = ?, revision = ?, patchset = ?"
+                f" WHERE night = ? AND {_KEY_IS} AND state != 'done' RETURNING id",
                 (*result, cell.commit, cell.patchset, night, *astuple(cell.key)),
             )
             row = cursor.fetchone()
@@ -151,13 +152,17 @@ class History:
             return self._night(row)
 
     def before(self, night: Night) -> Night | None:
-        """The night of the same name before this one: what it is compared with."""
+        """The nights of the same name before this one, as one: what it is compared with."""
+        return merged(self.earlier(night))
+
+    def earlier(self, night: Night, most: int = 14) -> tuple[Night, ...]:
+        """The nights of the same name before this one, the newest first."""
         with self._transaction("DEFERRED"):
-            row = self._db.execute(
-                "SELECT * FROM nights WHERE name = ? AND number < ? ORDER BY number DESC LIMIT 1",
-                (night.name, night.number),
-            ).fetchone()
-            return self._night(row) if row else None
+            rows = self._db.execute(
+                "SELECT * FROM nights WHERE name = ? AND number < ? ORDER BY number DESC LIMIT ?",
+                (night.name, night.number, most),
+            ).fetchall()
+            return tuple(self._night(row) for row in rows)
 
     def _night(self, row: sqlite3.Row) -> Night:
         found: dict[int, list[Sighting]] = {}
@@ -198,8 +203,8 @@ class History:
         ).fetchone()
         # One bug may have been found at several pages: they are one sighting.
         self._db.execute(
-            "INSERT INTO sightings (cell, finding, summary, count, seen, looked, run, known)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+            "INSERT INTO sightings (cell, finding, summary, count, seen, looked, run, known,"
+            " known_until) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             " ON CONFLICT (cell, finding) DO UPDATE SET count = count + excluded.count",
             (
                 cell,
@@ -210,6 +215,7 @@ class History:
                 sighting.looked,
                 sighting.run,
                 sighting.known,
+                sighting.known_until,
             ),
         )
 
@@ -218,6 +224,9 @@ class History:
             raise EvidenceError(f"{self.path} has no cell to begin for {key}")
 
     def _migrate(self, steps: Sequence[Sequence[str]]) -> None:
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == len(steps):
+            return
         with self._transaction():
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version > len(steps):
@@ -269,7 +278,9 @@ def _cell(row: sqlite3.Row, sightings: Sequence[Sighting]) -> Cell:
         reason=row["reason"],
         started_s=row["started_s"],
         ended_s=row["ended_s"],
+        build_s=row["build_s"],
         run=row["run"],
+        again=row["again"],
         commit=row["revision"],
         patchset=row["patchset"],
         sightings=tuple(sightings),

@@ -73,14 +73,15 @@ def _findings(nights: Sequence[Night], wanted: str) -> Iterator[str]:
     order = sorted(found.values(), key=lambda seen: (-seen[-1][0], seen[0][0]))
     for seen in order[:MOST_FINDINGS]:
         first, last = (day(nights[seen[at][0]].started_s) for at in (0, -1))
-        marks = "".join(_mark(n, [s for i, s in seen if i == at]) for at, n in enumerate(nights))
+        marks = "".join(mark(n, [s for i, s in seen if i == at]) for at, n in enumerate(nights))
         yield f"{printable(seen[-1][1].title, _TITLE):{_TITLE}}  {first} {last}  {marks}".rstrip()
     if len(order) > MOST_FINDINGS:
         yield f"and {len(order) - MOST_FINDINGS} more"
     yield _LEGEND
 
 
-def _mark(night: Night, seen: Sequence[Sighting]) -> str:
+def mark(night: Night, seen: Sequence[Sighting]) -> str:
+    """What a night has of one finding, as one letter of the legend."""
     if not seen:
         return "." if any(cell.looked for cell in night.cells) else " "
     if all(sighting.known for sighting in seen):

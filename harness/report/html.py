@@ -18,6 +18,7 @@ from harness.report import fold, logview, memory, timeline, words
 from harness.report.model import MOST_FINDINGS, RunReport
 from harness.report.visible import visible, visible_lines
 from harness.rules.table import RULES
+from harness.rundir import put
 from harness.verdict import Finding, Outcome
 
 _HERE = Path(__file__).parent
@@ -34,8 +35,8 @@ def _finalize(value: object) -> object:
 
 
 @functools.cache
-def template() -> Template:
-    """The template, compiled; the first call takes a quarter of a second."""
+def template(name: str = "report.html.j2") -> Template:
+    """A template, compiled; the first call takes a quarter of a second."""
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -47,7 +48,13 @@ def template() -> Template:
     environment.filters.update(
         size=words.size, number=words.number, address=words.address, lines=_output
     )
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)
+
+
+def styles(*names: str) -> Markup:
+    """Style sheets of this directory, to be put into a page as they are."""
+    texts = ((_HERE / f"{name}.css").read_text(encoding="utf-8") for name in ("report", *names))
+    return Markup("\n".join(texts))
 
 
 def _output(text: str) -> list[str]:
@@ -132,7 +139,7 @@ def render(report: RunReport) -> str:
     """The report as HTML text."""
     return template().render(
         _context(report),
-        css=Markup((_HERE / "report.css").read_text(encoding="utf-8")),
+        css=styles(),
         rules=RULES,
         detail=words.detail,
         kind=words.kind,
@@ -147,7 +154,5 @@ def render(report: RunReport) -> str:
 
 def write(report: RunReport, path: Path) -> Path:
     """Write the report so that a reader sees the old file or the new one, never a half."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(render(report), encoding="utf-8", errors="backslashreplace")
-    temporary.replace(path)
+    put(path, render(report).encode("utf-8", "backslashreplace"))
     return path

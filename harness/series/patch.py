@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a series and its patches are, and what their subjects and trailers say."""
 
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,11 @@ class Series:
     patches: tuple[Patch, ...]
     # what was decided on the way: one sentence each
     notes: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Identifies the patches."""
+        return hashlib.sha256(b"\0".join(patch.text for patch in self.patches)).hexdigest()[:12]
 
     def write(self, directory: Path) -> tuple[Path, ...]:
         """The patches as files, in order, for harness.kernel.build and `git am`."""

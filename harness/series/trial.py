@@ -168,7 +168,7 @@ def trial_of(
     place = runs / f"series-{key}"
     made = Trial(
         series=series,
-        patches=series.write(place / "patches" / _digest(series)),
+        patches=series.write(place / "patches" / series.digest),
         base=source,
         config=configuration,
         guest=guest,
@@ -178,10 +178,6 @@ def trial_of(
     )
     made.load()
     return made
-
-
-def _digest(series: Series) -> str:
-    return hashlib.sha256(b"\0".join(patch.text for patch in series.patches)).hexdigest()[:12]
 
 
 def _lines(path: Path) -> dict[str, dict[str, Any]]:

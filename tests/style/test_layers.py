@@ -48,7 +48,7 @@ LAYERS = (
     ("scoretable",),
     ("mutate", "series.trial"),
     ("series.review",),
-    ("series.show",),
+    ("series.show", "nightly"),
     ("commands",),
     ("cli", "pytest_plugin"),
     ("__main__",),

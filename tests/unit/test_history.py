@@ -5,13 +5,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness import proc
 from harness.errors import EvidenceError, HostError
-from harness.history.records import Cell, CellState, Sighting, changes_of, compare
+from harness.history.records import Cell, CellState, Sighting, changes_of, compare, merged
 from harness.history.schema import STEPS
 from harness.history.store import History
 from harness.history.trend import trend
@@ -100,11 +101,13 @@ def test_foreign_keys_hold(history: History) -> None:
 @pytest.mark.parametrize("old", range(1, len(STEPS) + 1))
 def test_each_old_version_is_brought_up(old: int, tmp_path: Path) -> None:
     path = tmp_path / "history.sqlite"
-    with History(path, steps=STEPS[:old]) as history:
-        number = run_night(history, cell(2, sighting()))
+    History(path, steps=STEPS[:old]).__exit__(None, None, None)
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(OLD_NIGHT)
     assert version(path) == old
     with History(path) as history:
-        assert history.night(number).cells == (cell(2, sighting()),)
+        assert history.night(1).cells == (cell(2, sighting()),)
+        run_night(history, replace(cell(2, sighting()), build_s=7.5, again="runs/b"))
     assert version(path) == len(STEPS)
 
 
@@ -136,6 +139,20 @@ def test_what_is_no_history_is_refused(tmp_path: Path) -> None:
         History(path / "below" / "x")
 
 
+# What the first version wrote.
+OLD_NIGHT = f"""
+INSERT INTO nights (name, started_s, ended_s) VALUES ('nightly', 1000.0, 2000.0);
+INSERT INTO cells (night, base, series, patch_number, patch, config, vcpus, mode, host, state,
+    outcome, started_s, ended_s, run, revision, patchset)
+    VALUES (1, 'linux-source-6.12', 'dma-conversion-v3', 2, '{PATCHES[2]}', 'lean', 2, 'stub',
+    'local', 'done', 'FAIL', {cell(2).started_s}, {cell(2).ended_s}, 'runs/2',
+    '{cell(2).commit}', '{cell(2).patchset}');
+INSERT INTO findings (identity, rule, kind, title, place, severity, first_night, last_night)
+    VALUES ('{sighting().identity}', 'guest-cache-flush', '', '{sighting().title}',
+    'dma_direct_alloc', 'fail', 1, 1);
+INSERT INTO sightings (cell, finding, summary, count, seen, looked, run, known)
+    VALUES (1, 1, '{sighting().summary}', 3, 1, 2, 'runs/a', '');
+"""
 WRITER = """
 import dataclasses, sys
 from pathlib import Path
@@ -195,6 +212,35 @@ def test_a_bug_belongs_to_the_first_patch_that_shows_it() -> None:
     ).values()
     assert (change.patch_number, change.patch) == (2, PATCHES[2])
     assert (change.seen_in, change.looked_in, change.flaky) == (2, 2, True)
+
+
+def test_a_cell_that_was_left_out_is_known_from_the_night_before() -> None:
+    before = night(cell(0), cell(1, sighting("gone")), cell(2, sighting("stays")))
+    left_out = Cell(key=key(2))
+    between = night(cell(0), cell(1, sighting("gone")), left_out, number=2)
+    base = merged((between, before))
+    assert base is not None
+    assert (base.number, len(base.cells)) == (2, 3)
+    found = compare(night(cell(0), cell(1), cell(2, sighting("stays")), number=3), base)
+    assert [c.sighting.place for c in found.still] == ["stays"]
+    assert [c.sighting.place for c in found.fixed] == ["gone"]
+    assert not found.new
+    unlooked = compare(night(cell(0), Cell(key=key(1)), left_out, number=3), base)
+    assert [c.sighting.place for c in unlooked.unknown] == ["gone", "stays"]
+
+
+def test_the_whole_of_a_changed_series_says_what_is_fixed() -> None:
+    old = replace(key(3), patch="x86/mm: as it was")
+    before = night(cell(0), cell(1), replace(cell(3, sighting("gone")), key=old))
+    now = night(cell(0), cell(1), cell(2), cell(3), number=2)
+    assert [c.sighting.place for c in compare(now, before).fixed] == ["gone"]
+    unjudged = night(cell(0), cell(1), cell(2), Cell(key=key(3)), number=2)
+    assert [c.sighting.place for c in compare(unjudged, before).unknown] == ["gone"]
+    # what the series has no more is told once
+    base = merged((now, before))
+    assert base is not None
+    assert not compare(replace(now, number=3), base).fixed
+    assert merged(()) is None
 
 
 def test_new_still_fixed_and_known() -> None:
