@@ -227,6 +227,12 @@ def _add_series(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bisect", action="store_true", help="find the patch that brings what the whole has new"
     )
+    parser.add_argument(
+        "--known",
+        type=Path,
+        metavar="FILE",
+        help="known issues (harness/known.py); default: known-issues.toml beside the series",
+    )
     _add_workload(parser)
     parser.add_argument("--json", action="store_true", help="for machines")
     _add_guest_options(parser)

@@ -53,6 +53,13 @@ class KnownIssue:
         asked = ((self.fingerprint, identity), (self.rule, rule), (self.place, place))
         return all(word in ("", found) for word, found in asked)
 
+    def remark(self, today: datetime.date, *, seen: bool) -> str:
+        """What a person has to be told of it: it expired, or it was not `seen`; or nothing."""
+        name = f"the known issue {printable(self.link, 120)}"
+        if self.expired(today):
+            return f"{name} expired on {self.expires} and holds no longer"
+        return "" if seen else f"{name} was not seen; is it fixed?"
+
     def expired(self, today: datetime.date) -> bool:
         """Whether it holds no longer."""
         return today > self.expires

@@ -2,6 +2,7 @@
 """Commands that boot many guests."""
 
 import argparse
+import datetime
 import json
 
 from harness.commands.request import NORMAL_WORKLOADS, request_of
@@ -68,11 +69,17 @@ def series(arguments: argparse.Namespace) -> ExitCode:
     """Try a patch series."""
     from harness.report import text
     from harness.series import show
+    from harness.series.issues import Issues, issues_of
     from harness.series.read import read_series
     from harness.series.review import review
     from harness.series.trial import trial_of
 
     patches = read_series(arguments.series)
+    issues = Issues(
+        issues=issues_of(arguments.series, arguments.known),
+        base=arguments.base,
+        today=datetime.datetime.now(datetime.UTC).date(),
+    )
     with Progress() as progress:
         trial = trial_of(
             patches,
@@ -83,7 +90,7 @@ def series(arguments: argparse.Namespace) -> ExitCode:
             arguments.runs,
             progress.say,
         )
-        found = review(trial, each=arguments.each, search=arguments.bisect)
+        found = review(trial, each=arguments.each, search=arguments.bisect, issues=issues)
     data = show.to_json(patches, found)
     (trial.place / "series.json").write_text(json.dumps(data, indent=1), encoding="utf-8")
     if arguments.json:

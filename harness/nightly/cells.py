@@ -140,11 +140,8 @@ def issue_notes(
         looked = [c for c in night.cells if c.key.series == series and c.looked]
         links = {s.known for cell in looked for s in cell.sightings}
         for issue in issues:
-            name = f"known issue {printable(issue.link, 120)} of {printable(series, 60)}"
-            if issue.expired(today):
-                notes.append(f"the {name} expired on {issue.expires} and holds no longer")
-            elif looked and issue.link not in links:
-                notes.append(f"the {name} was not seen; is it fixed?")
+            note = issue.remark(today, seen=issue.link in links or not looked)
+            notes += [f"{printable(series, 60)}: {note}"] if note else []
     return notes
 
 

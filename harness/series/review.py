@@ -4,8 +4,10 @@
 from dataclasses import dataclass, field
 
 from harness.errors import GuestError
+from harness.known import KnownIssue
 from harness.series.bisect import Answer, Found, answer_of, bisect, guarded
-from harness.series.compare import Bug, Comparison, Rechecked, Standing, compare, recheck
+from harness.series.compare import Bug, Comparison, Rechecked, Standing, bugs, compare, recheck
+from harness.series.issues import Issues
 from harness.series.trial import Result, Trial
 from harness.verdict import Outcome, Severity, Verdict
 
@@ -28,6 +30,10 @@ class Review:
     # against the base
     comparisons: dict[int, Comparison] = field(default_factory=dict)
     news: list[News] = field(default_factory=list)
+    # what would be news, but is known: with the number of the first kernel that shows it
+    known: list[tuple[int, Bug, KnownIssue]] = field(default_factory=list)
+    # what has to be told of known issues
+    notes: list[str] = field(default_factory=list)
     # by the identity of a bug of the whole series
     searches: dict[str, Found] = field(default_factory=dict)
 
@@ -47,12 +53,15 @@ class Review:
         return [r for r in self.results if r.verdict is None or r.verdict.outcome in undecided]
 
 
-def review(trial: Trial, *, each: bool, search: bool) -> Review:
+def review(trial: Trial, *, each: bool, search: bool, issues: Issues | None = None) -> Review:
     """Run the base and the whole series, or `each` patch; new bugs are tried again.
+
+    Known issues are told, and are no news.
 
     With `search`, the patch that brings a new bug of the whole series is found by bisection.
     Raises PatchError, HarnessError when the base itself cannot be judged.
     """
+    issues = issues or Issues()
     last = len(trial.patches)
     numbers = tuple(range(last + 1)) if each else (0, last)
     found = Review()
@@ -67,15 +76,25 @@ def review(trial: Trial, *, each: bool, search: bool) -> Review:
             base = before = result.verdict
             continue
         found.comparisons[result.number] = compare(base, result.verdict)
-        found.news += _news(trial, result, compare(before, result.verdict))
+        comparison = compare(before, result.verdict)
+        new = (*comparison.new, *comparison.perhaps_new)
+        pairs = [(bug, issues.of(bug)) for bug in new]
+        found.known += [(result.number, bug, issue) for bug, issue in pairs if issue]
+        found.news += _news(trial, result, [bug for bug, issue in pairs if not issue])
         before = result.verdict
+    found.notes = issues.notes(_seen(found))
     if search:
         found.searches = _searches(trial, found)
     return found
 
 
-def _news(trial: Trial, result: Result, comparison: Comparison) -> list[News]:
-    new = (*comparison.new, *comparison.perhaps_new)
+def _seen(found: Review) -> list[Bug]:
+    """What any kernel showed, the base included."""
+    verdicts = [result.verdict for result in found.results if result.verdict]
+    return [bug for verdict in verdicts for bug in bugs(verdict.findings).values()]
+
+
+def _news(trial: Trial, result: Result, new: list[Bug]) -> list[News]:
     if not new or result.verdict is None:
         return []
     trial.progress(f"{len(new)} new with {trial.name_of(result.number)}: once more, to be sure")
@@ -100,9 +119,10 @@ def _searches(trial: Trial, found: Review) -> dict[str, Found]:
 
         return bisect(last, guarded(probe))
 
-    flaky = {one.bug.identity for one in found.news if one.standing is Standing.FLAKY}
+    left = {one.bug.identity for one in found.news if one.standing is Standing.FLAKY}
+    left |= {bug.identity for _, bug, _ in found.known}
     return {
         bug.identity: search(bug.identity)
         for bug in (*comparison.new, *comparison.perhaps_new)
-        if bug.severity is Severity.FAIL and bug.identity not in flaky
+        if bug.severity is Severity.FAIL and bug.identity not in left
     }

@@ -23,11 +23,14 @@ _MOST_WARNINGS = 5
 def render(series: Series, review: Review, place: Path) -> Group:
     """One row a kernel, then what is new and who brings it; `place` holds the runs."""
     parts: list[RenderableType] = [Text(headline(series, review), style="bold")]
-    parts += [Text(f"note: {note}") for note in series.notes]
+    parts += [Text(f"note: {note}") for note in (*series.notes, *review.notes)]
     parts.append(_kernels(series, review))
     for number, one in enumerate(review.news, 1):
         parts.append(Text(f"{number}. {_sentence(series, review, one)}"))
         parts.append(Padding(Text(one.bug.finding.summary), (0, 0, 0, 3)))
+    for patch, bug, issue in review.known:
+        where = f"patch {patch}: {bug.title}"
+        parts.append(Text(f"known until {issue.expires}, {where}: {printable(issue.link)}"))
     return Group(*parts, Text(f"runs: {place}"))
 
 
@@ -97,6 +100,15 @@ def to_json(series: Series, review: Review) -> dict[str, Any]:
         "new": [
             {"patch": n.number, "standing": n.standing.value, **n.bug.to_json()}
             for n in review.news
+        ],
+        "known": [
+            {
+                "patch": patch,
+                "link": issue.link,
+                "expires": issue.expires.isoformat(),
+                **bug.to_json(),
+            }
+            for patch, bug, issue in review.known
         ],
         "searches": {
             identity: {

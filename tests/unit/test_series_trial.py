@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A series tried patch by patch; kernels and guests are pretended, all else is real."""
 
+import datetime
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,11 +14,13 @@ from harness.errors import BuildError, HarnessError, PatchError
 from harness.kernel.built import BuiltKernel
 from harness.kernel.kconfig import Config
 from harness.kernel.origin import Base
+from harness.known import KnownIssue
 from harness.prepare import Request
 from harness.rundir import RunDir
 from harness.series import show, trial
 from harness.series.bisect import Ending
 from harness.series.compare import Standing
+from harness.series.issues import Issues
 from harness.series.patch import Patch, Series
 from harness.series.review import Review, review
 from harness.verdict import Finding, Outcome, Severity, Site, Verdict
@@ -188,6 +191,48 @@ def test_a_run_that_went_wrong_on_the_host_is_run_again(make: Make) -> None:
     second, two = make({}, first)
     assert not review(two, each=False, search=False).unjudged
     assert second.runs == [LAST]
+
+
+def known(place: str, expires: str = "2027-03-31", base: str = "*") -> KnownIssue:
+    return KnownIssue(
+        rule="guest-tlb-flush", place=place, base=base, link=f"https://example.org/{place}",
+        expires=datetime.date.fromisoformat(expires),
+    )  # fmt: skip
+
+
+def issues(*entries: KnownIssue) -> Issues:
+    return Issues(issues=entries, base="linux-source-6.12", today=datetime.date(2027, 1, 1))
+
+
+def test_a_known_issue_is_shown_and_is_no_news(make: Make) -> None:
+    world, one = make(from_patch(4))
+    found = review(one, each=True, search=True, issues=issues(known("dma_direct_alloc")))
+    assert not found.news
+    assert not found.searches
+    assert [(number, bug.title) for number, bug, _ in found.known] == [
+        (4, "guest-tlb-flush in dma_direct_alloc")
+    ]
+    # nothing is run again for it
+    assert sorted(world.runs) == list(range(LAST + 1))
+    assert "known until 2027-03-31, patch 4: guest-tlb-flush in dma_direct_alloc" in printed(found)
+    assert show.to_json(SERIES, found)["known"][0]["link"] == "https://example.org/dma_direct_alloc"
+
+
+@pytest.mark.parametrize(
+    ("entry", "told"),
+    [
+        (known("another"), "https://example.org/another was not seen; is it fixed?"),
+        (known("dma_direct_alloc", "2026-12-31"), "expired on 2026-12-31 and holds no longer"),
+        (known("dma_direct_alloc", base="linux-source-7*"), ""),
+    ],
+)
+def test_what_does_not_hold_hides_nothing(make: Make, entry: KnownIssue, told: str) -> None:
+    _, one = make(from_patch(4))
+    found = review(one, each=True, search=False, issues=issues(entry))
+    assert [n.number for n in found.broken] == [4]
+    assert not found.known
+    assert told in " ".join(found.notes)
+    assert bool(found.notes) == bool(told)
 
 
 def test_a_patch_that_does_not_apply_ends_it(make: Make) -> None:
