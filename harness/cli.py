@@ -245,6 +245,11 @@ def _add_nightly(parser: argparse.ArgumentParser) -> None:
         "or its time is up, and compare it with the nights before. One that was cut short goes on."
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="see harness/nightly/config.py")
+    parser.add_argument(
+        "--unfinished",
+        action="store_true",
+        help="run nothing; exit with 0 if a night was cut short and would be gone on with, else 1",
+    )
     _add_runs(parser)
 
 

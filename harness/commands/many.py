@@ -53,9 +53,13 @@ def nightly(arguments: argparse.Namespace) -> ExitCode:
     """Run a night."""
     from harness.export.mail import mail
     from harness.nightly.config import read_config
-    from harness.nightly.night import run_night
+    from harness.nightly.night import run_night, was_cut_short
 
     config = read_config(arguments.file)
+    if arguments.unfinished:
+        cut_short = was_cut_short(config, arguments.runs)
+        print("a night was cut short" if cut_short else "no night was cut short")
+        return ExitCode.PASS if cut_short else ExitCode.FINDINGS
     with Progress() as progress:
         ended = run_night(config, arguments.runs, progress.say)
     print(mail(ended.night, ended.before), end="")

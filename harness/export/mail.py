@@ -31,10 +31,11 @@ def mail(night: Night, before: Night | None = None) -> str:
     tail = list(_tail(night))
     body = list(_head(night, before))
     parts = [(part, word) for part, word in _parts(change) if part]
+    named = len({cell.key.series for cell in night.cells}) > 1
     for index, (part, word) in enumerate(parts, 1):
         # The sections behind it shall at least say how many they hold.
         left = LINES - len(tail) - len(body) - _LEAST * (len(parts) - index)
-        body += _section(part, _TITLES[word], full=word == "new", most=left)
+        body += _section(part, _TITLES[word], full=word == "new", most=left, named=named)
     return "\n".join(line.rstrip() for line in (*body, *tail)) + "\n"
 
 
@@ -69,11 +70,13 @@ def _head(night: Night, before: Night | None) -> Iterator[str]:
     yield ""
 
 
-def _section(changes: Sequence[Change], title: str, *, full: bool, most: int) -> list[str]:
+def _section(
+    changes: Sequence[Change], title: str, *, full: bool, most: int, named: bool
+) -> list[str]:
     """A heading and as many findings as fit, the rest as a number; `most` is _LEAST or more."""
     lines = [f"{title}:"]
     for shown, change in enumerate(changes):
-        entry = list(_entry(change, full=full))
+        entry = list(_entry(change, full=full, named=named))
         # One line for the heading of what is left out, one behind the section.
         if len(lines) + len(entry) > most - 2:
             lines.append(f"  and {len(changes) - shown} more")
@@ -82,14 +85,18 @@ def _section(changes: Sequence[Change], title: str, *, full: bool, most: int) ->
     return [*lines, ""]
 
 
-def _entry(change: Change, *, full: bool) -> Iterator[str]:
+def _entry(change: Change, *, full: bool, named: bool) -> Iterator[str]:
     sighting = change.sighting
     flaky = " (flaky)" if change.flaky else ""
     yield f"  {printable(sighting.title, WIDTH - 2 - len(flaky))}{flaky}"
     where = "on the base itself"
     if change.patch_number:
-        where = f'since patch {change.patch_number}, "{printable(change.patch, 44)}"'
+        series = f" of {printable(change.series, 24)}" if named else ""
+        where = f'since patch {change.patch_number}{series}, "{printable(change.patch, 44)}"'
     yield printable(f"    {where}", WIDTH)
+    if sighting.known:
+        until = f" until {sighting.known_until}" if sighting.known_until else ""
+        yield printable(f"    {sighting.known}{until}", WIDTH)
     if not full:
         return
     yield from textwrap.wrap(

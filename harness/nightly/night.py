@@ -2,7 +2,7 @@
 """A night: what is left of its matrix is planned, built, run, judged and kept, cell by cell.
 
     RUNS/history.sqlite           all nights (harness.history)
-    RUNS/nights/index.html        all nights, to look at
+    RUNS/nights/index.html        all nights, to look at; latest leads to the newest
     RUNS/nights/NUMBER/           one night: its page, its exports, and runs/ with its guests
 
 The history alone says what was done. A night that was killed goes on with the cells that it had
@@ -71,6 +71,12 @@ class _TooLateError(HarnessError):
     """The budget was used up before the job began."""
 
 
+def was_cut_short(config: NightConfig, runs: Path) -> bool:
+    """Whether run_night() would go on with a night. Raises HostError when one is running."""
+    with _alone(runs / NIGHTS / "lock"), History(runs / HISTORY) as history:
+        return _cut_short(history, config.name, time.time()) is not None
+
+
 def run_night(config: NightConfig, runs: Path, progress: Progress) -> Ended:
     """Begin the night, or go on with the one that was cut short, until all is run or time is up.
 
@@ -100,6 +106,19 @@ def _alone(path: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def _cut_short(history: History, name: str, now_s: float) -> int | None:
+    """The night to go on with. One that was cut short too long ago is over."""
+    number = history.unfinished_night(name)
+    if number is None:
+        return None
+    night = history.night(number)
+    last_s = max((night.started_s, *(cell.ended_s for cell in night.cells)))
+    if now_s - last_s < RESUME_S:
+        return number
+    history.end_night(number, last_s)
+    return None
 
 
 @dataclass(slots=True)
@@ -140,7 +159,10 @@ class _Running:
     def _begin(self) -> list[Wanted]:
         """Take up the night that was cut short, or begin one; the cells that are still to run."""
         now_s = time.time()
-        self.number = self._unfinished(now_s) or self.history.start_night(self.config.name, now_s)
+        number = _cut_short(self.history, self.config.name, now_s)
+        if number:
+            self.progress(f"going on with night {number}")
+        self.number = number or self.history.start_night(self.config.name, now_s)
         night = self.history.night(self.number)
         self.started_s = night.started_s
         self.earlier = self.history.earlier(night)
@@ -158,18 +180,6 @@ class _Running:
             self._without_run(one, now_s)
         self._publish()
         return [one for one in todo if one.key not in self.done]
-
-    def _unfinished(self, now_s: float) -> int | None:
-        number = self.history.unfinished_night(self.config.name)
-        if number is None:
-            return None
-        night = self.history.night(number)
-        last_s = max((cell.ended_s for cell in night.cells), default=0.0)
-        if now_s - max(night.started_s, last_s) < RESUME_S:
-            self.progress(f"going on with night {number}")
-            return number
-        self.history.end_night(number, max(night.started_s, last_s))
-        return None
 
     def _without_run(self, one: Wanted, now_s: float) -> None:
         """End a cell whose kernel cannot be had, or that another one of tonight has run for it."""

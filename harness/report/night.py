@@ -155,11 +155,17 @@ def _tiles(night: Night, change: Comparison, counts: dict[str, int]) -> list[tup
         ("still there", str(len(change.still)), ""),
         ("known", str(len(change.known)), ""),
         ("cells ran", f"{ran} of {len(night.cells)}", "" if ran == len(night.cells) else "warn"),
+        ("guests", str(_guests(night.cells)), ""),
         ("passed", str(counts["PASS"]), ""),
         ("failed", str(counts["FAIL"]), ""),
         ("not judged", str(counts["else"]), "warn" if counts["else"] else ""),
         ("time", words.short(took_s), ""),
     ]
+
+
+def _guests(cells: Iterable[Cell]) -> int:
+    """How many were booted: cells may share one, and some have two."""
+    return len({run for cell in cells for run in (cell.run, cell.again) if run})
 
 
 def _groups(

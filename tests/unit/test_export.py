@@ -140,6 +140,7 @@ def test_the_mail_says_what_is_new_first() -> None:
         "Known issues, not counted:",
         "  guest-cache-flush in known",
         '    since patch 1, "x86/mm: rename a helper"',
+        "    https://example.org/1",
         "",
         "Ran: 5 of 6 cells; 1 passed, 2 failed, 2 could not be judged",
         "  1 cell: ERROR: the kernel did not build",

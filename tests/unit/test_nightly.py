@@ -52,6 +52,8 @@ def test_a_clean_night(file: Path) -> None:
     assert ended.exit_code == ExitCode.PASS
     assert ended.night.ended_s > ended.night.started_s
     assert ended.page.is_file()
+    latest = ended.page.parent.parent / "latest"
+    assert latest.resolve() == ended.page.parent.resolve()
     assert {p.name for p in ended.page.parent.iterdir()} == {
         "index.html", "mail.txt", "junit.xml", "ktap.txt", "kcidb.json", "runs",
     }  # fmt: skip
@@ -241,7 +243,7 @@ def test_two_nights_at_once_are_refused(file: Path) -> None:
     assert len(world.guests) == 4
 
 
-def test_an_old_night_is_not_gone_on_with(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_night_is_not_gone_on_with(file: Path) -> None:
     with History(file.parent / "runs/history.sqlite") as history:
         old = history.start_night("dma", 1000.0)
     _, ended = run(file, {})
@@ -255,6 +257,18 @@ def test_runs_of_old_nights_are_removed(file: Path) -> None:
     ended = [run(file, {})[1] for _ in range(3)]
     assert [(e.page.parent / "runs").exists() for e in ended] == [False, True, True]
     assert all(e.page.exists() for e in ended)
+
+
+def test_the_exit_code_says_whether_a_night_was_cut_short(file: Path) -> None:
+    words = ["nightly", str(file), "--unfinished", "--runs", str(file.parent / "runs")]
+    assert cli.main(words) == 1
+    with History(file.parent / "runs/history.sqlite") as history:
+        number = history.start_night("dma", time.time())
+    assert cli.main(words) == 0
+    world, ended = run(file, {})
+    assert ended.night.number == number
+    assert len(world.guests) == 4
+    assert cli.main(words) == 1
 
 
 def test_the_command(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
