@@ -104,6 +104,8 @@ class Cell:
     ended_s: float = 0.0
     # what the build of its kernel took, in seconds; 0 when the kernel was there
     build_s: float = 0.0
+    # what the compiler said of the patches that it does not say of the base; the first few
+    warnings: tuple[str, ...] = ()
     run: str = ""
     # the run of a second, fresh guest that what was new was looked for in; "" when there was none
     again: str = ""

@@ -67,4 +67,6 @@ STEPS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE cells ADD COLUMN again TEXT NOT NULL DEFAULT ''",
         "ALTER TABLE sightings ADD COLUMN known_until TEXT NOT NULL DEFAULT ''",
     ),
+    # One a line.
+    ("ALTER TABLE cells ADD COLUMN warnings TEXT NOT NULL DEFAULT ''",),
 )

@@ -16,6 +16,7 @@ from typing import Any
 from harness.errors import EvidenceError, HostError
 from harness.history.records import Cell, CellKey, CellState, Night, Sighting, merged
 from harness.history.schema import STEPS
+from harness.text import printable
 from harness.verdict import Outcome, Severity
 
 _BUSY_S = 30.0
@@ -121,12 +122,13 @@ class History:
         if cell.outcome is None:
             raise ValueError("a cell ends with an outcome")
         times = (cell.started_s, cell.ended_s, cell.build_s)
-        result = (cell.outcome.value, cell.reason, *times, cell.run, cell.again)
+        warnings = "\n".join(printable(words) for words in cell.warnings)
+        result = (cell.outcome.value, cell.reason, *times, warnings, cell.run, cell.again)
         with self._transaction():
             cursor = self._db.execute(
                 "UPDATE cells SET state = 'done', outcome = ?, reason = ?, started_s = ?,"
-                " ended_s = ?, build_s = ?, run = ?, again = ?, revision = ?, patchset = ?"
-                f" WHERE night = ? AND {_KEY_IS} AND state != 'done' RETURNING id",
+                " ended_s = ?, build_s = ?, warnings = ?, run = ?, again = ?, revision = ?,"
+                f" patchset = ? WHERE night = ? AND {_KEY_IS} AND state != 'done' RETURNING id",
                 (*result, cell.commit, cell.patchset, night, *astuple(cell.key)),
             )
             row = cursor.fetchone()
@@ -163,6 +165,14 @@ class History:
                 (night.name, night.number, most),
             ).fetchall()
             return tuple(self._night(row) for row in rows)
+
+    def numbers(self, name: str) -> tuple[int, ...]:
+        """The numbers of all nights of a name, the newest first."""
+        with self._telling():
+            rows = self._db.execute(
+                "SELECT number FROM nights WHERE name = ? ORDER BY number DESC", (name,)
+            ).fetchall()
+        return tuple(int(row["number"]) for row in rows)
 
     def _night(self, row: sqlite3.Row) -> Night:
         found: dict[int, list[Sighting]] = {}
@@ -279,6 +289,7 @@ def _cell(row: sqlite3.Row, sightings: Sequence[Sighting]) -> Cell:
         started_s=row["started_s"],
         ended_s=row["ended_s"],
         build_s=row["build_s"],
+        warnings=tuple(row["warnings"].splitlines()),
         run=row["run"],
         again=row["again"],
         commit=row["revision"],

@@ -60,10 +60,7 @@ def build(
     BuildError with the failing line when the kernel does not build or does not take a symbol of
     the configuration, ConfigError for files that cannot be read, HostError.
     """
-    store = store or Store()
-    home = kernels_dir(store)
-    tools = toolchain or kernel_tools(store)
-    work = _Work(base, config, Shelf(home), tools, home / "ccache", progress)
+    work = _work(base, config, progress, store, toolchain)
     key = work.key(patches)
     found = work.shelf.find(key)
     if found:
@@ -75,6 +72,32 @@ def build(
     if gone:
         progress(f"removed {len(gone)} kernels and trees that were not used for long")
     return kernel
+
+
+def is_built(
+    base: Base,
+    patches: Sequence[Path],
+    config: Config,
+    *,
+    store: Store | None = None,
+    toolchain: Toolchain | None = None,
+) -> bool:
+    """Whether build() would find the kernel in the cache. Raises ConfigError, HostError."""
+    work = _work(base, config, lambda _: None, store, toolchain)
+    return work.shelf.find(work.key(patches)) is not None
+
+
+def _work(
+    base: Base,
+    config: Config,
+    progress: Progress,
+    store: Store | None,
+    toolchain: Toolchain | None,
+) -> "_Work":
+    store = store or Store()
+    home = kernels_dir(store)
+    tools = toolchain or kernel_tools(store)
+    return _Work(base, config, Shelf(home), tools, home / "ccache", progress)
 
 
 @dataclass(frozen=True, slots=True)

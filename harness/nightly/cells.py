@@ -14,6 +14,7 @@ from harness.series.compare import Bug, bugs, went_as_far
 from harness.text import printable
 from harness.verdict import Outcome, Severity, Verdict
 
+MOST_WARNINGS = 10
 _REASON_LENGTH = 300
 
 
@@ -26,6 +27,8 @@ class Ran:
     started_s: float
     ended_s: float
     build_s: float = 0.0
+    # of the compiler, that the base has not
+    warnings: tuple[str, ...] = ()
     again_run: str = ""
     again: Verdict | None = None
 
@@ -40,6 +43,7 @@ def cell_of(wanted: Wanted, ran: Ran, known: Sequence[KnownIssue], today: dateti
         started_s=ran.started_s,
         ended_s=ran.ended_s,
         build_s=ran.build_s,
+        warnings=tuple(printable(words) for words in ran.warnings[:MOST_WARNINGS]),
         run=ran.run,
         again=ran.again_run,
         commit=wanted.commit,

@@ -12,6 +12,7 @@
     workloads = ["conversion", "dma", "devices"]
     origin = "tdharness"                 # the lab's name in KCIDB
     keep_nights = 14                     # runs of older nights are removed, their pages are kept
+    known = "known-issues.toml"          # of the bases, for all series; left out: none
 
     [[series]]
     source = "patches/dma-v3"            # as `tdharness series`
@@ -76,6 +77,8 @@ class NightConfig:
     workloads: tuple[str, ...]
     origin: str
     keep_nights: int
+    # "" for none
+    known: str
     series: tuple[SeriesEntry, ...]
 
 
@@ -112,6 +115,7 @@ def parse_config(data: bytes, path: Path) -> NightConfig:
         workloads=table.texts("workloads", WORKLOADS[:3], among=WORKLOADS),
         origin=table.text("origin", "tdharness"),
         keep_nights=table.number("keep_nights", 14),
+        known=table.text("known", ""),
         series=tuple(_entry(entry, bases) for entry in table.tables("series")),
     )
     table.done()

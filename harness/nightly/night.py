@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -199,7 +199,15 @@ class _Running:
         at_once = guests_at_once(smp, self.config.memory_mib)
         ran = any(cell.run for cell in self.done.values())
         nights = (self.history.night(self.number), *self.earlier)
-        return plan(todo, nights, left_s, at_once=at_once, at_least_one=not ran)
+        kernels = {one.kernel: one.key for one in todo}
+        return plan(
+            todo,
+            nights,
+            left_s,
+            at_once=at_once,
+            at_least_one=not ran,
+            built=[kernel for kernel, key in kernels.items() if self.sources.is_built(key)],
+        )
 
     def _build(self, job: Job) -> BuiltKernel:
         self._check_time()
@@ -221,6 +229,7 @@ class _Running:
             started_s=started_s,
             ended_s=time.time(),
             build_s=0.0 if kernel.cached else kernel.seconds,
+            warnings=kernel.new_warnings,
         )
         cells = self._cells(job, self._again(job, kernel, ran))
         with History(self.history.path) as own:
@@ -237,15 +246,7 @@ class _Running:
             return ran
         self.progress(f"{len(new)} new in {name_of(job.first.key)}: once more, to be sure")
         run, verdict = self._guest(job, kernel)
-        return Ran(
-            run=ran.run,
-            verdict=ran.verdict,
-            started_s=ran.started_s,
-            ended_s=time.time(),
-            build_s=ran.build_s,
-            again_run=run,
-            again=verdict,
-        )
+        return replace(ran, ended_s=time.time(), again_run=run, again=verdict)
 
     def _guest(self, job: Job, kernel: BuiltKernel) -> tuple[str, Verdict]:
         key = job.first.key
@@ -306,8 +307,8 @@ class _Running:
         """Close the night, and remove the runs of nights that are long over."""
         self.history.end_night(self.number, time.time())
         night = self._publish()
-        for old in self._old_runs():
-            shutil.rmtree(old, ignore_errors=True)
+        for number in self.history.numbers(self.config.name)[self.config.keep_nights :]:
+            shutil.rmtree(self.place / f"{number:04}/runs", ignore_errors=True)
         return Ended(
             night=night,
             before=self.before,
@@ -315,9 +316,3 @@ class _Running:
             page=self._folder / "index.html",
             exit_code=exit_code(night, compare(night, self.before), self.sources.unread),
         )
-
-    def _old_runs(self) -> Iterator[Path]:
-        for path in self.place.glob("[0-9]*/runs"):
-            number = path.parent.name
-            if number.isdecimal() and int(number) <= self.number - self.config.keep_nights:
-                yield path

@@ -16,7 +16,7 @@ cells have in the same guest is one piece of work.
 
 import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -24,6 +24,8 @@ from harness.history.records import Cell, CellKey, Night
 from harness.verdict import Outcome
 
 _What = TypeVar("_What")
+# The commit of a base, the hash of patches, a configuration.
+Kernel = tuple[str, str, str]
 # Where the history knows nothing; measured on 2 cores: a run 45 s, a patch 30 s, a base 6 min.
 RUN_S = 60.0
 PATCH_S = 45.0
@@ -41,7 +43,7 @@ class Wanted:
     patchset: str
 
     @property
-    def kernel(self) -> tuple[str, str, str]:
+    def kernel(self) -> Kernel:
         """What is built."""
         return (self.commit, self.patchset, self.key.config)
 
@@ -81,25 +83,27 @@ def plan(
     *,
     at_once: int = 1,
     at_least_one: bool = False,
+    built: Collection[Kernel] = (),
 ) -> Plan:
     """Order the cells and take what fits into `left_s`; `history` is newest first.
 
-    `at_once` guests run side by side. With `at_least_one` the most urgent is taken whatever it
-    takes: a budget that is too small for any cell would never get anywhere.
+    `at_once` guests run side by side; kernels that are `built` are not built again. With
+    `at_least_one` the most urgent is taken whatever it takes: a budget that is too small for any
+    cell would never get anywhere.
     """
-    times = Times.of(history)
+    times = Times.of(history, built)
     jobs = _ordered(wanted, history, times)
     taken: list[Job] = []
     left_out: list[Job] = []
-    built: set[tuple[str, str, str]] = set()
+    made: set[Kernel] = set()
     spent_s = 0.0
     for job in jobs:
         # A kernel is built for the first of its guests.
-        build_s = 0.0 if job.first.kernel in built else job.build_s
+        build_s = 0.0 if job.first.kernel in made else job.build_s
         cost_s = build_s + job.run_s / max(1, at_once)
         if spent_s + cost_s <= left_s or (at_least_one and not taken):
             spent_s += cost_s
-            built.add(job.first.kernel)
+            made.add(job.first.kernel)
             taken.append(job)
         else:
             left_out.append(job)
@@ -115,11 +119,10 @@ class Times:
     run_s: float
     patch_s: float
     base_s: float
-    # kernels that were there: commit, patch set, configuration
-    built: frozenset[tuple[str, str, str]]
+    built: frozenset[Kernel]
 
     @classmethod
-    def of(cls, history: Sequence[Night]) -> "Times":
+    def of(cls, history: Sequence[Night], built: Collection[Kernel] = ()) -> "Times":
         """From earlier nights; a cell that could not be judged says nothing of times."""
         cells = [cell for night in history for cell in night.cells if cell.looked]
         runs = [(cell.key, cell.seconds) for cell in cells if cell.seconds > 0]
@@ -130,7 +133,7 @@ class Times:
             run_s=_median([seconds for _, seconds in runs], RUN_S),
             patch_s=_median([seconds for base, seconds in builds if not base], PATCH_S),
             base_s=_median([seconds for base, seconds in builds if base], BASE_S),
-            built=frozenset((cell.commit, cell.patchset, cell.key.config) for cell in cells),
+            built=frozenset(built),
         )
 
     def run_of(self, key: CellKey) -> float:
@@ -138,7 +141,7 @@ class Times:
         return self.by_key.get(key) or self.by_guest.get(_size(key)) or self.run_s
 
     def build_of(self, wanted: Wanted) -> float:
-        """The build of the kernel: none when one of the nights had it."""
+        """The build of the kernel: none when it is there."""
         if wanted.kernel in self.built:
             return 0.0
         return self.patch_s if wanted.patchset else self.base_s
@@ -165,7 +168,7 @@ def _ordered(wanted: Sequence[Wanted], history: Sequence[Night], times: Times) -
         jobs.setdefault(one.work, []).append(one)
     ages = _ages(wanted, history)
     between = _between(wanted)
-    guests: Counter[tuple[str, str, str]] = Counter()
+    guests: Counter[Kernel] = Counter()
     ranked = []
     for cells in jobs.values():
         first = cells[0]

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from harness.errors import ConfigError, HarnessError
 from harness.history.records import CellKey
+from harness.kernel.build import is_built
 from harness.kernel.kconfig import DISTRIBUTION, LEAN, Config, config_of
 from harness.kernel.origin import Base, base_of
 from harness.kernel.worktree import patchset_hash
@@ -79,6 +80,14 @@ class Sources:
             raise config
         return base, self.series[key.series].files[: key.patch_number], config
 
+    def is_built(self, key: CellKey) -> bool:
+        """Whether the kernel of a cell is in the cache."""
+        try:
+            return is_built(*self.parts(key))
+        except HarnessError:
+            # It is told where the kernel is needed.
+            return False
+
     def wanted(self, night: NightConfig) -> list[Wanted]:
         """The matrix, series by series; cells whose base cannot be had are in it, too."""
         return [
@@ -128,10 +137,11 @@ def read_sources(night: NightConfig, place: Path, progress: Progress) -> Sources
     """
     found = Sources()
     first: HarnessError | None = None
+    common = issues_of("", night.home / night.known) if night.known else ()
     for entry in night.series:
         word = located(entry.source, night.home)
         named = night.home / entry.known if entry.known else None
-        issues = issues_of(word, named)
+        issues = (*issues_of(word, named), *common)
         try:
             series = _series(entry, word, issues, place)
         except HarnessError as error:
@@ -146,7 +156,7 @@ def read_sources(night: NightConfig, place: Path, progress: Progress) -> Sources
             )
         found.series[series.name] = series
     if not night.series:
-        found.series[NO_PATCHES] = NightSeries(name=NO_PATCHES, bases=night.bases)
+        found.series[NO_PATCHES] = NightSeries(name=NO_PATCHES, bases=night.bases, known=common)
     if first and not found.series:
         raise first
     _read_bases(found, night, progress)

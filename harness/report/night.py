@@ -66,6 +66,7 @@ class Row:
     brings: tuple[Sighting, ...]
     look: str
     passed: str
+    warnings: tuple[str, ...]
     build: str
     run: str
     patchset: str
@@ -232,6 +233,7 @@ def _row(
         brings=tuple({s.identity: s for s in seen if s.severity is Severity.FAIL}.values()),
         look=words.worst_look(cells),
         passed=f"{passed} of {len(of_guest)}",
+        warnings=tuple(dict.fromkeys(line for cell in cells for line in cell.warnings)),
         build=words.duration(max(cell.build_s for cell in cells)) if _built(cells) else "",
         run=words.duration(sum(cell.seconds for cell in once)),
         patchset=cells[0].patchset[:12],

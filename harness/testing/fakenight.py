@@ -1,24 +1,23 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Nights whose kernels and guests are pretended; planning, keeping and pages are real.
 
-python -m harness.testing.fakenight FILE RUNS [HANG]: says `build N` and `guest N` on its output,
-and hangs for ever before the action HANG, such as `guest 2`, unless it did so once.
+python -m harness.testing.fakenight FILE RUNS [HANG]: `tdharness nightly FILE --runs RUNS` that says
+`build N` and `guest N`, and hangs before the action HANG, such as `guest 2`, unless it did so once.
 """
 
 import hashlib
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
+from harness import cli, proc
 from harness.errors import HarnessError
 from harness.kernel.built import BuiltKernel
 from harness.kernel.kconfig import Config
 from harness.kernel.origin import Base
 from harness.nightly import night, sources
-from harness.nightly.config import read_config
 from harness.prepare import Request
 from harness.rundir import RunDir
 from harness.verdict import Finding, Outcome, Severity, Site, Verdict
@@ -120,9 +119,17 @@ class FakeWorld:
         """Nights are run in this world meanwhile."""
         with (
             mock.patch.multiple(night, build=self.build, in_child=self.in_child, judge=self.judge),
-            mock.patch.multiple(sources, base_of=self.base_of, config_of=self.config_of),
+            mock.patch.multiple(
+                sources,
+                base_of=self.base_of,
+                config_of=self.config_of,
+                is_built=self.is_built,
+            ),
         ):
             yield self
+
+    def is_built(self, base: Base, patches: Sequence[Path], config: Config) -> bool:
+        return len(patches) in self.builds
 
     def base_of(self, word: str) -> Base:
         return Base(word, Path(word), hashlib.sha1(word.encode()).hexdigest())
@@ -132,7 +139,7 @@ class FakeWorld:
 
 
 def main() -> int:
-    """One night, for tests that kill it."""
+    """`tdharness nightly`, for tests that kill it."""
     file, runs, *hang = sys.argv[1:]
     struck = Path(runs) / "struck"
 
@@ -140,13 +147,10 @@ def main() -> int:
         print(what, flush=True)
         if what in hang and not struck.exists():
             struck.touch()
-            threading.Event().wait()
+            proc.run(["sleep", "600"], timeout_s=700.0)
 
-    kernels = {2: (bad("f"),), 3: (bad("f"), bad("f"))}
-    with FakeWorld(kernels, told).instead():
-        ended = night.run_night(read_config(Path(file)), Path(runs), lambda words: None)
-    print(f"night {ended.night.number}, exit code {int(ended.exit_code)}", flush=True)
-    return 0
+    with FakeWorld({2: (bad("f"),)}, told).instead():
+        return cli.main(["nightly", file, "--runs", runs])
 
 
 if __name__ == "__main__":

@@ -107,7 +107,10 @@ def test_each_old_version_is_brought_up(old: int, tmp_path: Path) -> None:
     assert version(path) == old
     with History(path) as history:
         assert history.night(1).cells == (cell(2, sighting()),)
-        run_night(history, replace(cell(2, sighting()), build_s=7.5, again="runs/b"))
+        new = replace(cell(2, sighting()), build_s=7.5, again="runs/b", warnings=("a.c: b", "c"))
+        assert history.night(run_night(history, new)).cells == (new,)
+        assert history.numbers("nightly") == (2, 1)
+        assert history.numbers("another") == ()
     assert version(path) == len(STEPS)
 
 

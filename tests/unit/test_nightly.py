@@ -11,6 +11,7 @@ from harness import cli
 from harness.errors import BuildError, ConfigError, ExitCode, HostError
 from harness.history.records import Cell, CellState
 from harness.history.store import History
+from harness.nightly import night
 from harness.nightly.config import read_config
 from harness.nightly.night import Ended, run_night
 from harness.testing.fakenight import CLEAN, FakeWorld, Kernels, bad, bug, write_series
@@ -157,6 +158,17 @@ def test_an_expired_or_unseen_issue_is_told(file: Path) -> None:
     assert any("example.org/g" in note and "was not seen" in note for note in ended.notes)
 
 
+def test_issues_of_the_night_hold_for_all_series(file: Path) -> None:
+    file.write_text('known = "base.toml"\n' + TOML)
+    (file.parent / "base.toml").write_text(KNOWN.format(place="f", expires="2999-12-31"))
+    _, ended = run(file, {0: (bad("f"),)})
+    assert ended.exit_code == ExitCode.PASS
+    file.write_text('known = "base.toml"\n')
+    _, ended = run(file, {0: (bad("f"),)})
+    assert ended.exit_code == ExitCode.PASS
+    assert ended.night.cells[0].sightings[0].known
+
+
 def test_known_issues_that_are_named_have_to_be_there(file: Path) -> None:
     file.write_text(TOML + 'known = "nowhere.toml"\n')
     with pytest.raises(ConfigError, match=r"nowhere\.toml"):
@@ -230,6 +242,17 @@ def test_the_budget_ends_the_night(file: Path, monkeypatch: pytest.MonkeyPatch) 
     with FakeWorld({}, told).instead() as world:
         run_night(read_config(file), file.parent / "runs", lambda _: None)
     assert world.guests == [(3, 2)]
+
+
+def test_many_guests_at_once_find_the_same(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(night, "guests_at_once", lambda *_: 4)
+    file.write_text("vcpus = [1, 2, 4]\n" + TOML)
+    world, ended = run(file, {2: (bad("f"),), 3: (bad("f"),)})
+    assert {c.outcome for c in ended.night.cells if c.key.patch_number > 1} == {Outcome.FAIL}
+    assert len(ended.night.cells) == 12
+    # one of the six cells that show it is tried again
+    assert len(world.guests) == 13
+    assert sum(bool(c.again) for c in ended.night.cells) == 1
 
 
 def test_two_nights_at_once_are_refused(file: Path) -> None:

@@ -22,6 +22,7 @@ hosts = ["local"]
 workloads = ["conversion", "dma"]
 origin = "lab_1"
 keep_nights = 3
+known = "known.toml"
 
 [[series]]
 source = "dma.mbox"
@@ -53,6 +54,7 @@ def test_every_word_is_taken() -> None:
         workloads=("conversion", "dma"),
         origin="lab_1",
         keep_nights=3,
+        known="known.toml",
         series=(
             SeriesEntry(
                 source="dma.mbox",

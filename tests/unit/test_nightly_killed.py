@@ -18,6 +18,7 @@ from harness.nightly import night as nightly
 from harness.nightly.config import read_config
 from harness.nightly.sources import Sources, read_sources
 from harness.testing.fakenight import CLEAN, FakeWorld, Kernels, bad, write_series
+from harness.verdict import Outcome
 
 PATIENCE_S = 60.0
 KERNELS: Kernels = {1: (bad("f"), CLEAN), 2: (bad("f", "g"),)}
@@ -174,22 +175,34 @@ def start(file: Path) -> Iterator[Callable[[str], Child]]:
         proc.kill_group(child.process)
 
 
-@pytest.mark.parametrize("moment", ["build 0", "guest 2"])
-def test_sigkill(moment: str, file: Path, start: Callable[[str], Child]) -> None:
+@pytest.mark.parametrize(
+    ("number", "moment", "code"),
+    [
+        (signal.SIGKILL, "build 0", -signal.SIGKILL),
+        (signal.SIGKILL, "guest 2", -signal.SIGKILL),
+        (signal.SIGTERM, "guest 2", 130),
+        (signal.SIGTERM, "build 2", 130),
+    ],
+)
+def test_a_signal(
+    number: int, moment: str, code: int, file: Path, start: Callable[[str], Child]
+) -> None:
     child = start(moment)
     child.wait_for(moment)
-    child.process.send_signal(signal.SIGKILL)
-    assert child.process.wait(PATIENCE_S) == -signal.SIGKILL
+    child.process.send_signal(number)
+    assert child.process.wait(PATIENCE_S) == code
     (before,) = nights(file)
     assert any(c.state is not CellState.DONE for c in before.cells)
+    # What was interrupted is not taken for a failure of the host.
+    assert not any(c.outcome is Outcome.ERROR for c in before.cells)
     assert not before.ended_s
     second = start(moment)
-    assert second.process.wait(PATIENCE_S) == 0, second.output.read_text()
-    assert second.output.read_text().endswith("night 1, exit code 1\n")
+    assert second.process.wait(PATIENCE_S) == 1, second.output.read_text()
+    assert "going on with night 1" in second.output.read_text()
     (night,) = nights(file)
     assert all(c.state is CellState.DONE for c in night.cells)
     assert night.ended_s
-    # each kernel's guest was begun once, but for the one that was running
+    # Each kernel's guest was begun once, what is new twice, and once more what was running.
     said = (child.output.read_text() + second.output.read_text()).split("\n")
     counts = {number: said.count(f"guest {number}") for number in range(3)}
     expected = {0: 1, 1: 1, 2: 2}

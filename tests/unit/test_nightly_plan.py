@@ -103,8 +103,9 @@ def test_times_come_from_the_history() -> None:
     times = Times.of([night(n, run) for n, run in enumerate(runs)])
     assert times.run_of(wanted(1).key) == 20
     assert times.run_of(wanted(3).key) == 20
-    assert times.build_of(wanted(1)) == 0
     assert times.build_of(wanted(3)) == 8
+    there = Times.of((), [wanted(0).kernel])
+    assert (there.build_of(wanted(0)), there.build_of(wanted(1))) == (0, PATCH_S)
     error = night(9, replace(judged(wanted(1), run_s=900), outcome=Outcome.ERROR))
     assert Times.of((error,)).run_of(wanted(1).key) == RUN_S
 
@@ -118,19 +119,23 @@ def test_a_base_that_two_series_have_is_one_job() -> None:
 def test_a_small_cell_fills_what_a_large_one_leaves() -> None:
     cells = [wanted(1, vcpus=4), wanted(1, vcpus=1)]
     slow = night(1, judged(cells[0], Outcome.FAIL, run_s=500), judged(cells[1], run_s=20))
-    made = plan(cells, (slow,), 100.0)
+    there = [cells[0].kernel]
+    made = plan(cells, (slow,), 100.0, built=there)
     assert [job.first.key.vcpus for job in made.jobs] == [1]
     assert [job.first.key.vcpus for job in made.left_out] == [4]
     assert made.expected_s == 20
-    alone = plan(cells, (slow,), 100.0, at_least_one=True)
+    alone = plan(cells, (slow,), 100.0, at_least_one=True, built=there)
     assert [job.first.key.vcpus for job in alone.jobs] == [4]
 
 
 def test_guests_side_by_side_share_the_time() -> None:
     cells = [wanted(0, vcpus=v) for v in (1, 2, 4, 8)]
     before = night(1, *(judged(one, run_s=50) for one in cells))
-    assert len(plan(cells, (before,), 100.0).jobs) == 2
-    assert len(plan(cells, (before,), 100.0, at_once=2).jobs) == 4
+    there = [cells[0].kernel]
+    assert len(plan(cells, (before,), 100.0, built=there).jobs) == 2
+    assert len(plan(cells, (before,), 100.0, at_once=2, built=there).jobs) == 4
+    # a build does not get shorter, and serves all guests of its kernel
+    assert plan(cells, (before,), FOREVER, at_once=2).expected_s == BASE_S + 100
 
 
 keys = st.builds(
