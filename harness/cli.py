@@ -90,6 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     events = add("events", "print a run's event stream", f"{_RUN} --json | head")
     events.add_argument("run", type=Path, metavar="DIR")
     events.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_mce(add("mce", "decode machine checks: a log, a paste, a database", "/var/log/kern.log"))
     _add_person(add("shell", "open a shell in a running guest over ssh", _RUN))
     _add_person(add("console", "open the serial console of a running guest; Ctrl-] leaves", _RUN))
     _add_bench(add("bench", "measure: interleaved boots, medians and ratios", "--rounds 3"))
@@ -98,9 +99,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_series(add("series", "try a patch series against its base", "v2.mbox --each --bisect"))
     _add_nightly(add("nightly", "run a matrix of series, kernels and guests", "nightly.toml"))
     _add_mutate(add("mutate", "plant every known fault and print how many were caught", "--smp 4"))
-    _add_bisect_step(
-        add("bisect-step", "say for `git bisect run` what HEAD is", "--finding guest-tlb-flush")
-    )
+    _add_bisect_step(add("bisect-step", "say for `git bisect run` what HEAD is", "--finding RULE"))
     return parser
 
 
@@ -118,6 +117,25 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--night", type=int, metavar="N", help="which to export; default: newest")
     parser.add_argument("--origin", default="tdharness", help="the lab's name in KCIDB")
+
+
+def _add_mce(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "what",
+        nargs="?",
+        default="-",
+        metavar="FILE|-|STATUS",
+        help="kernel log, console, trace, mcelog's output or rasdaemon's database; - is standard "
+        "input, the default; or an MCi_STATUS in hexadecimal",
+    )
+    parser.add_argument(
+        "--phys-bits",
+        type=int,
+        default=46,
+        metavar="N",
+        help="of the host, as /proc/cpuinfo has them: a KeyID stands above; default: %(default)s",
+    )
+    parser.add_argument("--json", action="store_true", help="the records, for machines")
 
 
 def _add_clean(parser: argparse.ArgumentParser) -> None:
@@ -315,7 +333,7 @@ def _interrupted(number: int, frame: FrameType | None) -> None:
 
 def _commands() -> dict[str, Callable[[argparse.Namespace], int]]:
     # Imported late: `tdharness --help` and `judge` need neither ssh nor QMP.
-    from harness.commands import build, guests, many, person, records
+    from harness.commands import build, guests, many, mce, person, records
 
     return {
         "setup": build.setup,
@@ -326,6 +344,7 @@ def _commands() -> dict[str, Callable[[argparse.Namespace], int]]:
         "events": records.events,
         "shell": person.shell,
         "console": person.console,
+        "mce": mce.mce,
         "bench": guests.bench,
         "history": records.history,
         "clean": many.clean,

@@ -8,7 +8,7 @@ reads it as it would a real one.
 from collections.abc import Sequence
 
 from harness.events import Event, Kind, PoisonAction
-from harness.mce import PHYS_BITS
+from harness.hostmce.record import PHYS_BITS
 
 # A data load in an unrecoverable place, signalled: SDM volume 3, "SRAR errors".
 STATUS = 0xBD80000000000134

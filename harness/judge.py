@@ -19,10 +19,13 @@ from harness.errors import ConfigError, EvidenceError
 from harness.events import Counter, Event, Header, Kind, Stream, decode
 from harness.faults import Injection
 from harness.faults import parse as parse_injections
+from harness.hostmce import told as host_told
+from harness.hostmce.findings import blame_host, down_reasons, host_findings
+from harness.hostmce.told import HostTold
 from harness.planted import settle
 from harness.rules.check import check_events
 from harness.rules.context import context_of
-from harness.rules.data import dma_data, failed_steps, guest_failures, host_mce
+from harness.rules.data import dma_data, failed_steps, guest_failures
 from harness.rules.table import RULES
 from harness.rundir import RunDir
 from harness.sourcelines import add_sources
@@ -50,8 +53,8 @@ class Evidence:
     # None without a readable stream
     stream: Stream | None = None
     log: bytes = b""
-    # of the host's kernel
-    host_log: bytes = b""
+    # what the host told of itself; None where nobody asked it
+    host: HostTold | None = None
     steps: tuple[Step, ...] = ()
     symbols: Symbols = dataclasses.field(default_factory=Symbols)
     # what the session saw the guest fail at: one sentence each, of its own words
@@ -166,17 +169,18 @@ def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) 
         *check_events(events, context, steps),
         *dma_data(steps),
         *_log_findings(evidence.log, steps),
-        *host_mce(evidence.host_log),
+        *(host_findings(evidence.host, context) if evidence.host else ()),
     ]
     explained = {str(f.extra["step"]) for f in found if f.severity is Severity.FAIL}
     ended = [step for step in steps if step.rc is not None or not evidence.harness_failed]
     found += failed_steps(ended, frozenset(explained))
     found += guest_failures(evidence.guest_failures, steps)
-    found, missed = settle(consequences.settle(found, events, steps), steps)
+    found = blame_host(consequences.settle(found, events, steps), evidence.host)
+    found, missed = settle(found, steps)
     if strict:
         found = [_strictly(f) for f in found]
     kept, left_out = bounded(sorted(found, key=_order), MOST_PER_RULE)
-    reasons = [*broken, *missed]
+    reasons = [*down_reasons(evidence.host), *broken, *missed]
     counts = _counts(events, steps, list(context.conversions.values()))
     return Verdict(
         outcome=_outcome(found, reasons, nothing),
@@ -267,7 +271,6 @@ def load(run: RunDir) -> Evidence:
     td_mode = str(facts.get("td_mode", "stub"))
     stream = _read_stream(run, broken) if td_mode != "none" else None
     log = _read(run.console_log, broken) or b""
-    host_log = _read(run.host_log, broken) if run.host_log.exists() else None
     steps = _read_steps(run, broken)
     errors = _sentences(facts.get("harness_errors"))
     failures = _sentences(facts.get("guest_failures"))
@@ -280,7 +283,7 @@ def load(run: RunDir) -> Evidence:
         td_mode=td_mode,
         stream=stream,
         log=log,
-        host_log=host_log or b"",
+        host=_read_host(run, broken),
         steps=steps,
         symbols=symbols_of(run, facts, stream) if stream else Symbols(),
         guest_failures=failures,
@@ -342,6 +345,18 @@ def _read_stream(run: RunDir, broken: list[str]) -> Stream | None:
         return None
     try:
         return decode(data)
+    except EvidenceError as error:
+        broken.append(error.message)
+        return None
+
+
+def _read_host(run: RunDir, broken: list[str]) -> HostTold | None:
+    """What was collected from a host, or else what the stub's host logged."""
+    if not run.host_json.exists():
+        log = _read(run.host_log, broken) if run.host_log.exists() else None
+        return host_told.of_stub(log or b"")
+    try:
+        return host_told.read(_read_object(run.host_json, broken))
     except EvidenceError as error:
         broken.append(error.message)
         return None

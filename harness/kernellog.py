@@ -14,6 +14,8 @@ from itertools import islice, takewhile
 from typing import Any
 
 from harness.errors import EvidenceError
+from harness.hostmce.kernel import Line, read_lines
+from harness.hostmce.record import Source
 from harness.kernellog_lines import (
     MOST_LINE,
     Neighbours,
@@ -33,7 +35,6 @@ from harness.kernellog_patterns import (
     Kind,
     Row,
 )
-from harness.mce import describe
 from harness.rules.table import RULES
 from harness.text import printable
 from harness.triage import function_name
@@ -45,11 +46,7 @@ _E820_USABLE = re.compile(rb"usable|System RAM")
 _ADDRESS = r"(?P<address>[A-Za-z_][\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+(?: \[[\w-]+\])?)"
 _FRAME = re.compile(r"\s*(\? )?" + _ADDRESS)
 _IN_TEXT = re.compile(r"(?:RIP: [0-9a-f]{4}:| at | in |:\d+ )" + _ADDRESS)
-_BANK = re.compile(
-    r"CPU (\d+): Machine Check(?: Exception)?: ([0-9a-f]+) Bank (\d+): ([0-9a-f]+)", re.I
-)
 _NUMBERS = re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8,16}\b|\d+")
-_ADDR = re.compile(r"\bADDR ([0-9a-f]+)", re.I)
 
 MOST_FINDINGS = 50
 FRAMES = 5
@@ -57,6 +54,7 @@ _ADDRESS_LENGTH = 200
 _BODY_LINES = 160
 _BODY_BYTES = 64 * 1024
 _EXCERPT_LINES = 40
+_MOST_BANKS = 16
 # A guest that floods its console with reports has failed long before.
 _MOST_REPORTS = 1000
 # How far a follow-up line may be from the line that it explains.
@@ -102,7 +100,7 @@ def scan(log: bytes) -> list[Finding]:
         finding = _finding(report, line)
         key = (finding.extra["title"], tuple(finding.extra["frames"]))
         if key in findings:
-            findings[key] = _again(findings[key])
+            findings[key] = _again(findings[key], finding)
         elif len(findings) < MOST_FINDINGS:
             findings[key] = finding
     return list(findings.values())
@@ -289,37 +287,26 @@ def _finding(report: _Report, line: int) -> Finding:
 
 
 def _banks(body: list[str]) -> list[dict[str, Any]]:
-    """The banks of a machine check as the kernel printed them, each with its address line."""
-    banks: list[dict[str, Any]] = []
-    for text in body:
-        if bank := _BANK.search(text):
-            status, mcgstatus = int(bank[4], 16), int(bank[2], 16)
-            banks.append(
-                {
-                    "cpu": int(bank[1]),
-                    "bank": int(bank[3]),
-                    "status": status,
-                    "mcgstatus": mcgstatus,
-                    "addr": None,
-                    "meaning": list(describe(status, mcgstatus)),
-                }
-            )
-        elif banks and (address := _ADDR.search(text)):
-            banks[-1]["addr"] = int(address[1], 16)
-    return banks
+    """The banks of a machine check as the kernel printed them."""
+    told = read_lines((Line(text) for text in body), Source.CONSOLE)
+    return [record.to_json() for record in told.records]
 
 
 def _machine_check(banks: list[dict[str, Any]], otherwise: str) -> tuple[str, int | None]:
     if not banks:
         return otherwise, None
     first = banks[0]
-    at = "" if first["addr"] is None else f", address {first['addr']:#x}"
+    addr = first.get("addr")
+    at = "" if addr is None else f", address {addr:#x}"
     return (
-        f"CPU {first['cpu']} took a machine check: bank {first['bank']}, status "
+        f"CPU {first['cpu']} took a machine check, {first['grade']}: bank {first['bank']}, status "
         f"{first['status']:#x} ({', '.join(first['meaning'])}){at}",
-        first["addr"],
+        addr,
     )
 
 
-def _again(finding: Finding) -> Finding:
-    return dataclasses.replace(finding, count=finding.count + 1)
+def _again(finding: Finding, alike: Finding) -> Finding:
+    extra = finding.extra
+    if banks := alike.extra.get("banks"):
+        extra = {**extra, "banks": [*extra["banks"], *banks][:_MOST_BANKS]}
+    return dataclasses.replace(finding, count=finding.count + 1, extra=extra)

@@ -64,6 +64,9 @@ class KernelLine(NamedTuple):
 
     caller: str
     text: str
+    # seconds since boot, None without a stamp; offset of the stamp in the log
+    time_s: float | None
+    start: int
 
 
 def shape_of(log: bytes) -> Shape:
@@ -84,7 +87,8 @@ def kernel_lines(log: bytes, shape: Shape) -> Iterator[KernelLine]:
     """The kernel's lines, each cut at MOST_LINE."""
     for match in shape.line.finditer(log):
         text = match.group(3)[:MOST_LINE].decode("utf-8", "replace")
-        yield KernelLine((match.group(2) or b"").decode(), text)
+        time_s = float(match.group(1)) if match.group(1) else None
+        yield KernelLine((match.group(2) or b"").decode(), text, time_s, match.start())
 
 
 def end_of_line(log: bytes, at: int) -> int:

@@ -83,6 +83,11 @@ class RunDir:
         return self.path / "host.log"
 
     @property
+    def host_json(self) -> Path:
+        """What the sources of a host told (harness.hostmce); only there when they were asked."""
+        return self.path / "host.json"
+
+    @property
     def qemu_log(self) -> Path:
         """QEMU's own output."""
         return self.path / "qemu.log"

@@ -75,6 +75,7 @@ def load(run: RunDir, verdict: Verdict, evidence: Evidence | None = None) -> Run
     """Gather a report's matter; `evidence` saves loading it again. Never raises."""
     known = evidence or load_evidence(run)
     notes = _injected(known)
+    notes += known.host.sentences if known.host else ()
     logs = [_or_note(notes, path, read_log, None) for path in (run.console_log, run.qemu_log)]
     return RunReport(
         path=run.path,

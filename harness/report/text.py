@@ -87,6 +87,7 @@ def _facts(finding: Finding) -> Iterator[tuple[str, str]]:
         where.append(f"{words.place_name(finding)} {finding.seq}")
     yield "where", ", ".join(where)
     yield "at", str(finding.site or "")
+    yield "history", "; ".join(map(str, finding.extra.get("page_history", ())))
     yield "stored by", str(finding.store_site or "")
     yield "converted by", str(finding.conversion_site or "")
     yield "trace", " <- ".join(str(site) for site in finding.trace[:MOST_TRACE])

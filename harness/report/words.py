@@ -8,7 +8,23 @@ from typing import Any
 from harness.verdict import Finding, Outcome, Severity, Verdict
 
 MOST_RANGES = 6
-_ADDRESSES = frozenset({"range", "gpa", "gva", "status"})
+# Their findings have the number of a line, not of an event.
+_OF_LOGS = frozenset({"kernel-log", "guest-mce", "host-mce"})
+_ADDRESSES = frozenset(
+    {
+        "range",
+        "gpa",
+        "gva",
+        "status",
+        "mcgstatus",
+        "mcgcap",
+        "addr",
+        "address",
+        "misc",
+        "ip",
+        "cpuid",
+    }
+)
 # Names of judge's counts, and what people call them.
 _MAIN_COUNTS = {
     "conversions": "conversions",
@@ -60,7 +76,7 @@ def line_ranges(lines: tuple[int, ...]) -> str:
 
 def place_name(finding: Finding) -> str:
     """What `Finding.seq` counts."""
-    return "log line" if finding.rule == "kernel-log" else "event"
+    return "log line" if finding.rule in _OF_LOGS else "event"
 
 
 def plural(count: int, one: str, many: str | None = None) -> str:

@@ -1,13 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""dma-data, workload and host-mce: what the steps themselves found out, and what the host did."""
+"""dma-data and workload: what the steps themselves found out."""
 
-import dataclasses
 from collections.abc import Sequence
 
-from harness import kernellog
-from harness.events import LINE_BYTES, PAGE_BYTES
-from harness.kernellog_patterns import GUEST_MCE
-from harness.mce import split_address
 from harness.rules.context import counted, finding
 from harness.steps import Dma, Step
 from harness.verdict import Finding
@@ -56,22 +51,3 @@ def guest_failures(sentences: Sequence[str], steps: Sequence[Step]) -> list[Find
         for sentence in sentences
         if not (lost and sentence.startswith(lost))
     ]
-
-
-def host_mce(log: bytes) -> list[Finding]:
-    """One finding per machine check in the host's kernel log.
-
-    The address loses the KeyID, which the kernel prints with it.
-    """
-    return [_of_host(found) for found in kernellog.scan(log) if found.rule == GUEST_MCE]
-
-
-def _of_host(found: Finding) -> Finding:
-    key_id, gpa = split_address(found.gpa or 0)
-    return dataclasses.replace(
-        finding("host-mce", f"the host: {found.summary}, KeyID {key_id}"),
-        gpa=None if found.gpa is None else gpa // PAGE_BYTES * PAGE_BYTES,
-        lines=() if found.gpa is None else (gpa % PAGE_BYTES // LINE_BYTES,),
-        seq=found.seq,
-        extra={**found.extra, "step": "", "key_id": key_id},
-    )

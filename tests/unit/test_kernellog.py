@@ -15,7 +15,6 @@ from harness.kernellog import (
     scan,
     slice_between,
 )
-from harness.mce import describe
 from harness.verdict import Finding, Severity
 
 GOLDEN = Path(__file__).parents[1] / "data" / "kernellog"
@@ -101,31 +100,19 @@ def test_out_of_memory_is_reported_only() -> None:
 def test_machine_check_is_decoded() -> None:
     (finding,) = scan(read_golden(GOLDEN / "mce-fatal")[2])
     assert finding.gpa == 0x1B200040
-    assert finding.extra["banks"] == [
-        {
-            "cpu": 0,
-            "bank": 1,
-            "status": 0xBD80000000100134,
-            "mcgstatus": 5,
-            "addr": 0x1B200040,
-            "meaning": ["uncorrected", "signalled", "action required", "data load"],
-        }
-    ]
+    (bank,) = finding.extra["banks"]
+    assert (bank["cpu"], bank["bank"], bank["mcgstatus"], bank["addr"]) == (0, 1, 5, 0x1B200040)
+    assert (bank["status"], bank["grade"]) == (0xBD80000000100134, "SRAR")
+    assert bank["meaning"] == ["uncorrected", "signalled", "action required", "data load"]
 
 
-@pytest.mark.parametrize(
-    ("status", "mcgstatus", "words"),
-    [
-        (0, 0, ("not valid",)),
-        (1 << 63 | 0x150, 1 << 12, ("corrected", "instruction fetch", "in SEAM non-root mode")),
-        (1 << 63 | 1 << 61 | 1 << 62 | 0x90, 0, ("overflow", "uncorrected", "memory controller")),
-        (1 << 63 | 1 << 61 | 0x11, 0, ("uncorrected", "code 0x11")),
-    ],
-)
-def test_machine_check_registers_in_words(
-    status: int, mcgstatus: int, words: tuple[str, ...]
-) -> None:
-    assert describe(status, mcgstatus) == words
+def test_machine_checks_that_are_folded_keep_their_banks() -> None:
+    record = (
+        b"[    1.000000] mce: [Hardware Error]: CPU %d: Machine Check: 0 Bank 2: 90000000000000c0\n"
+    )
+    (finding,) = scan(b"".join(record % cpu for cpu in range(30)))
+    assert finding.count == 30
+    assert [bank["cpu"] for bank in finding.extra["banks"]] == list(range(16))
 
 
 def test_text_of_the_guest_is_escaped_and_bounded() -> None:

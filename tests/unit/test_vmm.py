@@ -11,11 +11,11 @@ from harness import vmm
 from harness.errors import ConfigError, MachineError
 from harness.events import Flag, Kind, PoisonAction, VmmBehaviour
 from harness.hostlog import KEY_ID, STATUS, host_log
+from harness.hostmce.findings import host_findings
+from harness.hostmce.told import of_stub
 from harness.injector import Injector, mce_command
 from harness.judge import Evidence, verdict_of
-from harness.mce import PHYS_BITS, split_address
 from harness.rules.context import context_of
-from harness.rules.data import host_mce
 from harness.rules.mapgpa import mapgpa_failure_handling
 from harness.rules.vmm import vmm_cache_flush, vmm_ept_flush
 from harness.steps import Step
@@ -196,9 +196,14 @@ def poisoned(action: PoisonAction) -> StreamBuilder:
     return s
 
 
+def host_mce(s: StreamBuilder) -> list[Finding]:
+    told = of_stub(host_log(s.events).encode())
+    assert told is not None
+    return host_findings(told, context_of(s.events))
+
+
 def test_the_host_s_record_is_decoded_as_a_real_one() -> None:
-    log = host_log(poisoned(PoisonAction.TD_DEAD).events).encode()
-    (finding,) = host_mce(log)
+    (finding,) = host_mce(poisoned(PoisonAction.TD_DEAD))
     assert finding.rule == "host-mce"
     assert (finding.gpa, finding.lines) == (GPA, (0,))
     assert finding.extra["key_id"] == KEY_ID
@@ -207,23 +212,22 @@ def test_the_host_s_record_is_decoded_as_a_real_one() -> None:
     assert "in SEAM non-root mode" in bank["meaning"]
     assert "data load" in bank["meaning"]
     assert not finding.extra["panicked"]
+    assert finding.direction == "shared to private"
+    assert finding.extra["page_history"] == [
+        "event 0: the VMM flushed no cache line",
+        "event 1: shared to private",
+    ]
 
 
 def test_a_host_that_goes_down_says_so() -> None:
-    log = host_log(poisoned(PoisonAction.HOST_CRASH).events).encode()
-    (finding,) = host_mce(log)
+    (finding,) = host_mce(poisoned(PoisonAction.HOST_CRASH))
     assert "processor context corrupt" in finding.extra["banks"][0]["meaning"]
     assert finding.extra["panicked"]
 
 
 def test_a_guest_s_own_machine_check_leaves_the_host_in_peace() -> None:
     assert host_log(poisoned(PoisonAction.GUEST_MCE).events) == ""
-    assert host_mce(b"") == []
-
-
-def test_the_key_id_lies_above_the_address() -> None:
-    assert split_address(0x40001234567C0) == (16, 0x1234567C0)
-    assert split_address(5 << PHYS_BITS | 64) == (5, 64)
+    assert of_stub(b"") is None
 
 
 def judged(s: StreamBuilder, names: str, log: bytes = b"", **more: Any) -> tuple[str, list[str]]:
@@ -239,8 +243,8 @@ def judged(s: StreamBuilder, names: str, log: bytes = b"", **more: Any) -> tuple
 
 def test_what_the_vmm_did_alone_fails_no_run() -> None:
     s, ended = poisoned(PoisonAction.TD_DEAD), ("convert: the guest ended by itself (host-signal)",)
-    log = host_log(s.events).encode()
-    assert judged(s, "cache-flush", host_log=log, guest_failures=ended) == ("PASS", [])
+    host = of_stub(host_log(s.events).encode())
+    assert judged(s, "cache-flush", host=host, guest_failures=ended) == ("PASS", [])
     without = StreamBuilder()
     without.convert(GPA, PAGE, to_shared=True)
     assert judged(without, "", guest_failures=ended) == ("FAIL", ["workload"])

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""host-mce: what a host told, as findings, and a host that went down as what it is."""
+
+import dataclasses
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from harness.events import LINE_BYTES, PAGE_BYTES
+from harness.hostmce import codes
+from harness.hostmce.page import PageHistory, history_of
+from harness.hostmce.record import MceRecord
+from harness.hostmce.status import Grade, flag_names
+from harness.hostmce.told import HostState, HostTold
+from harness.rules.context import Context, counted, finding
+from harness.verdict import Finding, Severity
+
+# What a guest runs into when the ground goes from under it.
+_FOLLOWS = frozenset({"workload"})
+
+
+def host_findings(told: HostTold, context: Context) -> list[Finding]:
+    """One finding per kind of machine check; corrected ones are reported only."""
+    merged = told.merged
+    last = len(merged.records) - 1
+    found = [
+        _finding(told, record, context, panicked=bool(told.panic) and place == last)
+        for place, record in enumerate(merged.records)
+    ]
+    if merged.left_out or merged.overflowed:
+        least = "at least " if merged.overflowed or merged.left_out else ""
+        grades = ", ".join(f"{count} {name}" for name, count in merged.by_grade.items())
+        said = f"the host took {least}{counted(merged.total, 'machine check')} ({grades})"
+        if merged.overflowed:
+            said += f"; {counted(merged.overflowed, 'record')} say that their bank had lost some"
+        if found:
+            found[0] = dataclasses.replace(found[0], extra={**found[0].extra, "in_all": said})
+    return found
+
+
+def _finding(told: HostTold, record: MceRecord, context: Context, *, panicked: bool) -> Finding:
+    key_id, address = record.address(told.phys_bits) or (0, 0)
+    known = record.addr is not None
+    history = history_of(address, context) if known and told.guest_physical else None
+    grade, code = record.grade, codes.name(record.status)
+    title = f"host machine check: {grade.value}, {code}"
+    extra: dict[str, Any] = {
+        "title": title,
+        "kind": "mce",
+        "fingerprint": hashlib.sha256(title.encode()).hexdigest()[:16],
+        "panicked": panicked,
+        "step": "",
+        "grade": grade.value,
+        "address": address if known else None,
+        "key_id": key_id if known else None,
+        "flags": flag_names(record.status, record.mcgstatus),
+        "of_tdx": record.of_tdx(),
+        "told_by": [source.value for source in record.sources],
+        "kernel_said": list(record.said),
+        "banks": [record.to_json()],
+    }
+    found = finding("host-mce", _summary(told, record, panicked))
+    return dataclasses.replace(
+        found,
+        severity=found.severity if grade.uncorrected else Severity.REPORT,
+        seq=record.line,
+        count=record.count,
+        extra=extra | ({"page_history": list(history.words)} if history else {}),
+        **(_place(history, address) if history else {}),
+    )
+
+
+def _place(history: PageHistory, address: int) -> dict[str, Any]:
+    last = history.last
+    return {
+        "gpa": address // PAGE_BYTES * PAGE_BYTES,
+        "lines": (address % PAGE_BYTES // LINE_BYTES,),
+        "direction": last.direction if last else None,
+        "conversion_site": last.site if last else None,
+    }
+
+
+def _summary(told: HostTold, record: MceRecord, panicked: bool) -> str:
+    cpu = "a CPU" if record.cpu is None else f"CPU {record.cpu}"
+    words = [
+        f"the host: {cpu} took a machine check, {record.grade.value}: bank {record.bank}, status "
+        f"{record.status:#x} ({', '.join(record.meaning)})"
+    ]
+    if place := record.address(told.phys_bits):
+        key_id, address = place
+        words.append(f"address {address:#x}, KeyID {key_id}")
+    if panicked:
+        words.append(f"and the host panicked: {told.panic}")
+    return ", ".join(words)
+
+
+def down_reasons(told: HostTold | None) -> list[str]:
+    """Why the run can prove nothing good: the host went down under it."""
+    if told is None or told.state is HostState.ALIVE:
+        return []
+    last = f"; its console said last: {told.last_words[-1]}" if told.last_words else ""
+    return [f"the host failed, not the guest: {told.down}{last}"]
+
+
+def blame_host(findings: Sequence[Finding], told: HostTold | None) -> list[Finding]:
+    """The findings, with those that follow from the end of the host turned into reports."""
+    if told is None or told.state is HostState.ALIVE:
+        return list(findings)
+    return [
+        dataclasses.replace(
+            found, severity=Severity.REPORT, extra={**found.extra, "host_down": True}
+        )
+        if found.rule in _FOLLOWS and found.extra.get("rc") is None
+        else found
+        for found in findings
+    ]
+
+
+def worst(told: HostTold) -> Grade:
+    """The worst class among the records, Grade.INVALID without any."""
+    order = list(Grade)
+    return max((r.grade for r in told.merged.records), key=order.index, default=Grade.INVALID)
