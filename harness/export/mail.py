@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 
 from harness.export.words import series_name, why
-from harness.history.records import Cell, CellState, Change, Comparison, Night, compare
+from harness.history.records import Cell, CellState, Change, Comparison, Night, by_patch, compare
 from harness.history.trend import day, ended
 from harness.text import printable
 
@@ -73,15 +73,22 @@ def _head(night: Night, before: Night | None) -> Iterator[str]:
 def _section(
     changes: Sequence[Change], title: str, *, full: bool, most: int, named: bool
 ) -> list[str]:
-    """A heading and as many findings as fit, the rest as a number; `most` is _LEAST or more."""
+    """A heading and the first finding of as many patches as fit, the rest as a number.
+
+    `most` is _LEAST or more.
+    """
     lines = [f"{title}:"]
-    for shown, change in enumerate(changes):
-        entry = list(_entry(change, full=full, named=named))
+    shown = 0
+    for alike in by_patch(changes):
+        entry = list(_entry(alike[0], full=full, named=named))
+        if len(alike) > 1:
+            entry.append(f"    and {len(alike) - 1} more of the same patch")
         # One line for the heading of what is left out, one behind the section.
         if len(lines) + len(entry) > most - 2:
             lines.append(f"  and {len(changes) - shown} more")
             break
         lines += entry
+        shown += len(alike)
     return [*lines, ""]
 
 

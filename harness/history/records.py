@@ -252,6 +252,15 @@ def compare(night: Night, before: Night | None) -> Comparison:
     )
 
 
+def by_patch(changes: Iterable[Change]) -> list[list[Change]]:
+    """Changes in order, those together that one patch brings, or one known issue explains."""
+    found: dict[tuple[object, ...], list[Change]] = {}
+    for change in changes:
+        where = (change.base, change.series, change.patch_number, change.patch)
+        found.setdefault((*where, change.sighting.known), []).append(change)
+    return list(found.values())
+
+
 def _counting(
     changes: dict[tuple[str, str, str], Change],
 ) -> dict[tuple[str, str, str], Change]:

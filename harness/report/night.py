@@ -17,6 +17,7 @@ from harness.history.records import (
     Night,
     Sighting,
     busy_s,
+    by_patch,
     changes_of,
     compare,
     merged,
@@ -95,10 +96,18 @@ class Card:
     """A finding; `marks` are looks over the nights, the oldest first, tonight last."""
 
     change: Change
-    first: str
     places: tuple[Place, ...]
     more_places: int
     marks: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brought:
+    """The findings that one patch brings; `patch` is "" for the base itself."""
+
+    patch: str
+    where: str
+    cards: tuple[Card, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,7 +116,8 @@ class Section:
 
     kind: str
     title: str
-    cards: tuple[Card, ...]
+    count: int
+    patches: tuple[Brought, ...]
     more: int
 
 
@@ -273,7 +283,15 @@ def _section(
     return Section(
         kind=kind,
         title=title,
-        cards=tuple(_card(one, night, earlier, folder) for one in shown),
+        count=len(changes),
+        patches=tuple(
+            Brought(
+                patch=f"{alike[0].patch_number} {alike[0].patch}" if alike[0].patch_number else "",
+                where=f"{alike[0].series} on {alike[0].base}",
+                cards=tuple(_card(one, night, earlier, folder) for one in alike),
+            )
+            for alike in by_patch(shown)
+        ),
         more=len(changes) - len(shown),
     )
 
@@ -281,13 +299,9 @@ def _section(
 def _card(change: Change, night: Night, earlier: Sequence[Night], folder: Path) -> Card:
     found = list(_sightings(change, night))
     places = [_seen_at(cell, sighting, folder) for cell, sighting in found[:MOST_PLACES]]
-    first = "on the base itself"
-    if change.patch_number:
-        first = f"since patch {change.patch_number}, {change.patch}"
     nights = (*reversed(earlier[:PAST]), night)
     return Card(
         change=change,
-        first=first,
         places=tuple(places),
         more_places=max(0, len(found) - MOST_PLACES),
         marks=tuple((_mark(change, one), day(one.started_s)) for one in nights),

@@ -153,7 +153,7 @@ def test_the_mail_says_what_is_new_first() -> None:
 
 
 def many() -> Night:
-    cells = [cell(1, *(sighting(f"f{n}") for n in range(60)))]
+    cells = [cell(1, sighting(f"f{n}"), sighting("g"), base=f"b{n:02}") for n in range(30)]
     cells += [cell(2, outcome=Outcome.ERROR, vcpus=n, reason=f"r{n}" * 50) for n in range(20)]
     return night(*cells, number=2)
 
@@ -180,7 +180,9 @@ def test_the_mail_is_short_and_narrow(now: Callable[[], Night], before: Night | 
 
 
 def test_what_does_not_fit_is_counted() -> None:
-    assert "  and 55 more\n" in mail(many())
+    text = mail(many())
+    assert text.count("\n    and 1 more of the same patch\n") == 3
+    assert "\n  and 54 more\n" in text
     assert "  and 13 more reasons\n" in mail(many())
 
 
@@ -212,8 +214,8 @@ def test_a_night_of_a_file_is_exported(
 
 
 def test_no_section_is_crowded_out() -> None:
-    other = (sighting(f"g{n}") for n in range(30))
-    before = dataclasses.replace(many(), cells=(cell(1, *other), *many().cells[1:]))
+    cells = (cell(1, sighting(f"x{n}"), base=f"b{n:02}") for n in range(30))
+    before = dataclasses.replace(many(), cells=tuple(cells))
     lines = mail(many(), before).splitlines()
     fixed = lines[lines.index("Fixed:") + 1 :]
     assert any(line.startswith("  and ") for line in fixed[: fixed.index("")])
