@@ -5,6 +5,8 @@ import argparse
 import dataclasses
 import json
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from harness.errors import ExitCode
 from harness.progress import Progress
@@ -47,10 +49,15 @@ def build(arguments: argparse.Namespace) -> ExitCode:
     from harness.kernel.build import build as build_kernel
     from harness.kernel.kconfig import config_of
     from harness.kernel.origin import base_of
+    from harness.series.patch import write
+    from harness.series.read import read_patches
 
-    with Progress() as progress:
+    patches = read_patches(arguments.patch)
+    with Progress() as progress, TemporaryDirectory(prefix="tdharness-build-") as place:
         config = config_of(arguments.config, arguments.base)
-        kernel = build_kernel(base_of(arguments.base), arguments.patch, config, progress.say)
+        # What was checked is what is applied.
+        files = write(patches, Path(place))
+        kernel = build_kernel(base_of(arguments.base), files, config, progress.say)
     for warning in kernel.new_warnings:
         print(f"new warning: {warning}", file=sys.stderr)
     if arguments.json:

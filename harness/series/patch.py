@@ -56,12 +56,17 @@ class Series:
         return hashlib.sha256(b"\0".join(patch.text for patch in self.patches)).hexdigest()[:12]
 
     def write(self, directory: Path) -> tuple[Path, ...]:
-        """The patches as files, in order, for harness.kernel.build and `git am`."""
-        directory.mkdir(parents=True, exist_ok=True)
-        paths = tuple(directory / patch.name for patch in self.patches)
-        for path, patch in zip(paths, self.patches, strict=True):
-            path.write_bytes(patch.text)
-        return paths
+        """The patches as files, in order."""
+        return write(self.patches, directory)
+
+
+def write(patches: Sequence[Patch], directory: Path) -> tuple[Path, ...]:
+    """The patches as files, in order, for harness.kernel.build and `git am`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = tuple(directory / patch.name for patch in patches)
+    for path, patch in zip(paths, patches, strict=True):
+        path.write_bytes(patch.text)
+    return paths
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,6 +64,11 @@ def read_series(source: str | Path) -> Series:
     raise ConfigError(f"no patch series {printable(text)!r}", hint=f"name {_FORMS}")
 
 
+def read_patches(files: Sequence[Path]) -> tuple[Patch, ...]:
+    """The patches of these files, in this order. Raises ConfigError for one that is refused."""
+    return tuple(patch for _, patch in _read_all(files))
+
+
 def _of_list(path: Path) -> Series:
     """What quilt calls a series: the names of patches, one a line."""
     names = []
@@ -77,7 +82,7 @@ def _of_list(path: Path) -> Series:
         names.append(words[0])
     if not names:
         raise ConfigError(f"{path} lists no patch")
-    patches = tuple(patch for _, patch in _read_all([path.parent / name for name in names]))
+    patches = read_patches([path.parent / name for name in names])
     return Series(name=path.resolve().parent.name, version=1, cover=None, patches=patches)
 
 
@@ -165,8 +170,7 @@ def _of_range(tree: Path, old: str, new: str) -> Series:
     _check_count(count, name)
     with TemporaryDirectory(prefix="tdharness-series-") as place:
         git(tree, *_FORMAT_PATCH, "-o", place, commits)
-        found = _read_all(sorted(Path(place).iterdir()))
-    patches = tuple(patch for _, patch in found)
+        patches = read_patches(sorted(Path(place).iterdir()))
     return Series(name=name, version=1, cover=None, patches=patches)
 
 

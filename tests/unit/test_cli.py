@@ -17,6 +17,7 @@ from harness.errors import ExitCode
 from harness.kernel.built import BuiltKernel
 from harness.rundir import RunDir
 from harness.testing.events import StreamBuilder
+from harness.testing.fakenight import write_series
 
 COMMANDS = ("setup", "doctor", "build", "run", "judge", "events", "shell", "console", "bench")
 TD_LOG = b"[    0.040000] Memory Encryption Features active: Intel TDX\n"
@@ -220,20 +221,28 @@ def test_build_prints_the_image_alone(
         cached=False,
     )
     asked: list[object] = []
+    patches = write_series(tmp_path / "patches", "a", "b")
+    files = sorted(patches.iterdir())
 
-    def build(*words: object) -> BuiltKernel:
-        asked.extend(words)
+    def build(base: str, given: tuple[Path, ...], *words: object) -> BuiltKernel:
+        asked.append((base, [path.read_bytes() for path in given]))
         return kernel
 
     monkeypatch.setattr("harness.kernel.build.build", build)
     monkeypatch.setattr("harness.kernel.origin.base_of", lambda word: f"the base {word}")
-    assert cli.main(["build", "--base", "linux-source-9.9", "1.patch", "2.patch"]) == ExitCode.PASS
+    words = ["build", "--base", "linux-source-9.9", *map(str, files)]
+    assert cli.main(words) == ExitCode.PASS
     said = capsys.readouterr()
     assert said.out == f"{kernel.image}\n"
     assert said.err == "new warning: a.c: fresh\n"
-    assert asked[:2] == ["the base linux-source-9.9", [Path("1.patch"), Path("2.patch")]]
+    texts = [path.read_bytes() for path in files]
+    assert asked == [("the base linux-source-9.9", texts)]
     assert cli.main(["build", "--json"]) == ExitCode.PASS
     assert json.loads(capsys.readouterr().out)["patchset"] == "4567"
+    files[1].write_text(files[1].read_text().replace("mm/", "mm/../../"))
+    assert cli.main(words) == ExitCode.USAGE
+    assert "0002-p.patch is refused: the path mm/../../a2.c leads" in capsys.readouterr().err
+    assert len(asked) == 2
 
 
 @pytest.mark.parametrize("command", ["shell", "console"])
