@@ -197,7 +197,8 @@ def _groups(
     for base, rows in kernels.items():
         alone = {series for series, number in rows if number == 1}
         alone -= {series for series, number in rows if number > 1}
-        ordered = sorted(rows.items(), key=lambda row: (row[0][1] > 0, _place(night, row[0])))
+        # The base first, then series by their names: in the same order each night.
+        ordered = sorted(rows.items())
         groups.append(
             Group(
                 base=base,
@@ -209,12 +210,6 @@ def _groups(
             )
         )
     return groups
-
-
-def _place(night: Night, where: tuple[str, int]) -> tuple[int, int]:
-    """Series in the order of the night, patches by their numbers."""
-    series = list(dict.fromkeys(cell.key.series for cell in night.cells))
-    return (series.index(where[0]) if where[0] in series else -1, where[1])
 
 
 def _row(
