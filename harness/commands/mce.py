@@ -11,14 +11,18 @@ from typing import BinaryIO
 
 from harness.errors import ConfigError, EvidenceError, ExitCode
 from harness.hostmce import paste
-from harness.hostmce.told import HostTold
+from harness.hostmce.told import HostTold, checked_bits
 
 MOST_DATABASE_BYTES = 256 << 20
 
 
 def mce(arguments: argparse.Namespace) -> ExitCode:
     """Decode a file, standard input, or one status."""
-    told = _decode(arguments.what, arguments.phys_bits)
+    try:
+        phys_bits = checked_bits(arguments.phys_bits)
+    except ValueError as error:
+        raise ConfigError(f"--phys-bits: {error}", hint="from 32 to 64 can be given") from error
+    told = _decode(arguments.what, phys_bits)
     if not told.merged.records:
         raise EvidenceError(f"there is no machine check in {arguments.what}")
     if arguments.json:

@@ -114,11 +114,18 @@ def read(data: Mapping[str, Any]) -> HostTold:
             heard=_sentences(data["heard"]),
             boot_id=printable(str(data["boot_id"]), 64),
             skew_s=float(data["skew_s"]),
-            phys_bits=int(data["phys_bits"]),
+            phys_bits=checked_bits(int(data["phys_bits"])),
             guest_physical=bool(data["guest_physical"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"the host's records have another form: {error!r}") from error
+
+
+def checked_bits(bits: int) -> int:
+    """A number of physical address bits. Raises ValueError for one that no CPU has."""
+    if not 32 <= bits <= 64:
+        raise ValueError(f"{bits} bits of a physical address")
+    return bits
 
 
 def _sentences(value: Any) -> tuple[str, ...]:

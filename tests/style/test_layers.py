@@ -35,7 +35,10 @@ LAYERS = (
     ("history.trend",),
     ("export",),
     # 2: one outside thing each
-    ("proc", "rundir", "progress", "history"),
+    ("proc", "remote", "rundir", "progress", "history"),
+    ("hostmce.ask", "hostmce.journal", "hostmce.console"),
+    ("hostmce.watch",),
+    ("hostmce.collect",),
     ("git",),
     ("series",),
     ("provision", "live"),

@@ -207,6 +207,7 @@ def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["mce", "0xbd80000000100134", "--json"]) == ExitCode.PASS
     assert '"grade": "SRAR"' in capsys.readouterr().out
     assert main(["mce", "no-such-file"]) == ExitCode.USAGE
+    assert main(["mce", "0xbd80000000100134", "--phys-bits", "70"]) == ExitCode.USAGE
     path.write_bytes(b"nothing\n")
     assert main(["mce", str(path)]) == ExitCode.CANNOT_JUDGE
 

@@ -1,0 +1,36 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""A machine on which commands run: what every way to reach one has in common."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a command left. `truncated`: there was more output than was asked for."""
+
+    exit_code: int
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+
+
+class Remote(Protocol):
+    """A machine that runs commands; argv is quoted by whoever implements this, and only there."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        stdin: bytes = b"",
+        max_bytes: int = MOST_BYTES,
+    ) -> Answer:
+        """Run a command to its end; output beyond `max_bytes` is dropped.
+
+        Raises HarnessError when the machine cannot be reached or the command runs out of time,
+        never for an exit code.
+        """
