@@ -20,7 +20,7 @@ _NO_BARS = ",sata=off,smbus=off"
 _EPOCH = "2021-04-06T00:00:00"
 _VIRTIO = "iommu_platform=on,disable-legacy=on"
 # What a guest that breaks out of QEMU's devices could not do.
-_SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ def plugin_argument(spec: MachineSpec, events: Path) -> str:
         switches += f",fault={spec.fault}"
     if spec.vmm:
         switches += f",vmm={spec.vmm}"
-    plugin, out = (_path(path) for path in (spec.plugin or Path(), events))
+    plugin, out = (quoted(path) for path in (spec.plugin or Path(), events))
     return (
         f"{plugin},out={out},vcpus={spec.smp},below4g={below},above4g={memory - below},{switches}"
     )
@@ -66,7 +66,7 @@ def arguments(spec: MachineSpec, wiring: Wiring) -> list[str]:
     the level leaf 0x21 is out of range. smm=off: a TD has no SMM, and the plugin would not see
     the control registers that an SMI changes.
     """
-    console = _path(wiring.console_socket), _path(wiring.console_log)
+    console = quoted(wiring.console_socket), quoted(wiring.console_log)
     bare = "" if spec.seed is None else _NO_BARS
     words = ["-machine", f"q35,max-ram-below-4g={LOW_MEMORY},smm=off{bare}"]
     words += _clock(spec)
@@ -84,7 +84,7 @@ def arguments(spec: MachineSpec, wiring: Wiring) -> list[str]:
     words += ["-object", "monitor-qmp,id=monitor,chardev=qmp", "-S"]
     words += _devices(wiring) if spec.seed is None else _transcript(wiring)
     if wiring.sandbox:
-        words += ["-sandbox", _SANDBOX]
+        words += ["-sandbox", SANDBOX]
     if spec.td_mode == "stub":
         words += ["-plugin", plugin_argument(spec, wiring.events)]
     return words
@@ -107,15 +107,15 @@ def _devices(wiring: Wiring) -> list[str]:
     words += ["-device", f"virtio-rng-pci,{_VIRTIO}"]
     words += ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{wiring.ssh_port}-:22"]
     words += ["-device", f"virtio-net-pci,netdev=net,romfile=,{_VIRTIO}"]
-    words += ["-drive", f"id=disk,file={_path(wiring.disk)},format=raw,if=none"]
+    words += ["-drive", f"id=disk,file={quoted(wiring.disk)},format=raw,if=none"]
     return [*words, "-device", "nvme,serial=tdharness,drive=disk"]
 
 
 def _transcript(wiring: Wiring) -> list[str]:
-    words = ["-chardev", f"file,id=transcript,path={_path(wiring.transcript)}"]
+    words = ["-chardev", f"file,id=transcript,path={quoted(wiring.transcript)}"]
     return [*words, "-serial", "chardev:transcript"]
 
 
-def _path(path: Path) -> str:
+def quoted(path: Path) -> str:
     """A path inside a QEMU option, where a comma is written twice."""
     return str(path).replace(",", ",,")

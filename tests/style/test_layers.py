@@ -46,6 +46,7 @@ LAYERS = (
     # 3: compose
     ("kernel",),
     ("image", "machine", "workload"),
+    ("labhost",),
     # 4: one run; a run directory to a verdict
     ("judge",),
     ("injected",),
