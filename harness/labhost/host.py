@@ -19,6 +19,7 @@ from harness import proc
 from harness.console import Console
 from harness.errors import HostError, MachineError
 from harness.labhost.arguments import Start, Wiring, arguments
+from harness.labhost.checks import MachineCheck
 from harness.labhost.image import Image
 from harness.machine import private
 from harness.machine.qemu import free_port
@@ -137,7 +138,7 @@ class LabHost:
         return printable((tail.strip().splitlines() or [""])[-1], 300)
 
     def _go_on(self) -> None:
-        """Wait until the saved machine runs, and tell it what time it is now."""
+        """Wait until the saved machine runs and answers."""
         deadline = Deadline(_START_TIMEOUT_S)
         while self.qmp.execute("query-status")["status"] == "inmigrate":
             if deadline.expired():
@@ -146,7 +147,7 @@ class LabHost:
         # It was stopped when it was saved.
         self.qmp.execute("cont")
         self.boot_ids.append(self.image.boot_id)
-        self.run("date", "-u", "-s", f"@{time.time():.3f}")
+        self.run("true")
 
     def wait_ready(self, timeout_s: float = BOOT_TIMEOUT_S) -> str:
         """Wait for a boot that was not seen yet to come up; its boot id.
@@ -171,6 +172,13 @@ class LabHost:
             return shell.run(argv, timeout_s=timeout_s)
         finally:
             shell.close()
+
+    def inject(self, check: MachineCheck) -> None:
+        """Have a processor take a machine check. Raises MachineError.
+
+        QEMU sets the registers of the bank and lets the host's kernel find them.
+        """
+        self.qmp.human(check.command)
 
     def power_cycle(self) -> str:
         """Press the reset button, whatever the host does; the boot id of the boot after it.

@@ -18,8 +18,9 @@ def lab_host(
 ) -> Iterator[LabHost]:
     """A lab host that answers ssh, with its logs in `directory`; built when the cache has none.
 
-    It goes on from the moment that its first boot was saved at, and all have the boot id of that
-    one; with `cold` it boots. Ended when the block ends, however it does. Raises HarnessError.
+    It goes on from the moment that its first boot was saved at: all have the boot id of that one,
+    and its clock stands at the time of that moment. With `cold` it boots. Ended when the block
+    ends, however it does. Raises HarnessError.
     """
     store = store or Store()
     host = LabHost(build(store), qemu.find_or_make(store), directory)
