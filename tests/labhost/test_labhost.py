@@ -40,7 +40,8 @@ def test_it_is_a_machine_of_a_lab(lab_host: LabHost) -> None:
     said = shell(lab_host, "systemctl is-system-running; cat /proc/sys/kernel/random/boot_id")
     assert said.split() == ["running", lab_host.boot_ids[-1]]
     assert "QEMU emulator version 11.1" in shell(lab_host, "qemu-system-x86_64 --version")
-    assert shell(lab_host, "virsh -c qemu:///system list --all").split()[:3] == ["Id", "Name", "State"]
+    guests = shell(lab_host, "virsh -c qemu:///system list --all")
+    assert guests.split()[:3] == ["Id", "Name", "State"]
     assert lab_host.known_hosts.read_text().startswith(f"[127.0.0.1]:{lab_host.ssh_port} ssh-")
 
 
