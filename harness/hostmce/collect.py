@@ -60,7 +60,7 @@ class _Told:
     def kernel(self, told: KernelTold, source: Source) -> None:
         self.records[source] = told.records
         # The console repeats the log.
-        self.notes += [note for note in told.notes if note not in self.notes]
+        self.notes += [note for note in told.note_lines() if note not in self.notes]
         self.lost += told.left_out
         self.panic = self.panic or told.panic
         self.logged = max(self.logged, told.logged)

@@ -15,6 +15,7 @@ from harness.kernellog_lines import Neighbours, kernel_lines, shape_of, without_
 from harness.text import printable
 
 MOST_RECORDS = 10_000
+# Kinds of lines beside the records; further ones would tell nothing new.
 MOST_NOTES = 200
 _MOST_SAID = 4
 _HARDWARE = r"(?:mce: )?(?:\[Hardware Error\]: )"
@@ -39,7 +40,8 @@ _NOTES = re.compile(
     r"EDAC MC\d+: \d+ [CU]E |kvm\b.{0,40}TD vp_enter_ret|"
     r"(?:mce: )?CPU\d+ BANK\d+ CMCI storm|mce: CMCI storm|"
     r"\{\d+\}\[Hardware Error\]: Hardware error from APEI|"
-    r"mce: CPU#?\d+: Unexpected|Kernel panic - not syncing: "
+    r"mce: CPU#?\d+: Unexpected|mce: CPUs not responding to MCE broadcast|"
+    r"Kernel panic - not syncing: "
 )
 # One look tells a line that matters.
 WORDS = (
@@ -70,14 +72,21 @@ class KernelTold:
     """What a kernel's log tells of machine checks."""
 
     records: list[MceRecord] = field(default_factory=list)
-    # lines beside the records that matter, as they stand
-    notes: list[str] = field(default_factory=list)
-    # records and notes beyond what is kept
+    # lines beside the records that matter, and how many times each came
+    notes: dict[str, int] = field(default_factory=dict)
+    # records beyond what is kept
     left_out: int = 0
     # "Machine check events logged": the records may have gone elsewhere
     logged: int = 0
     # what it panicked with; "" when it did not
     panic: str = ""
+
+    def note_lines(self) -> tuple[str, ...]:
+        """The notes, alike ones once."""
+        return tuple(
+            note if times == 1 else f"{note} ({times:,} times)"
+            for note, times in self.notes.items()
+        )
 
 
 class Reader:
@@ -156,10 +165,12 @@ class Reader:
         panic = _PANIC.match(text)
         if panic and not self.told.panic:
             self.told.panic = printable(panic[1].strip())
-        if len(self.told.notes) == MOST_NOTES:
-            self.told.left_out += 1
-        else:
-            self.told.notes.append(printable(text.strip()))
+        note = printable(text.strip())
+        if note not in self.told.notes:
+            if len(self.told.notes) == MOST_NOTES:
+                return
+            self.told.notes[note] = 0
+        self.told.notes[note] += 1
 
 
 def _with_aux(record: MceRecord, aux: re.Match[str]) -> MceRecord:

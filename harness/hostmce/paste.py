@@ -44,7 +44,7 @@ def of_lines(lines: Iterable[bytes], phys_bits: int = PHYS_BITS) -> HostTold:
     )
     gaps = (f"{dropped:,} lines behind the first {MOST_LINES:,} that matter",) if dropped else ()
     return HostTold(
-        merged=merged, panic=told.panic, notes=tuple(told.notes), gaps=gaps, phys_bits=phys_bits
+        merged=merged, panic=told.panic, notes=told.note_lines(), gaps=gaps, phys_bits=phys_bits
     )
 
 

@@ -136,7 +136,7 @@ def of_kernel(told: KernelTold, source: Source, **more: Any) -> HostTold:
     """What one kernel log alone tells."""
     merged = merge({source: told.records}, panicked=bool(told.panic), lost=told.left_out)
     return HostTold(
-        merged=merged, panic=told.panic, notes=tuple(told.notes), heard=(source.value,), **more
+        merged=merged, panic=told.panic, notes=told.note_lines(), heard=(source.value,), **more
     )
 
 
