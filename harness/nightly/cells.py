@@ -163,4 +163,5 @@ def name_of(key: CellKey) -> str:
     kernel = key.base
     if key.patch_number:
         kernel = f"{key.series}: patch {key.patch_number}, {key.patch}"
-    return printable(f"{kernel}, {plural(key.vcpus, 'vCPU')}", 160)
+    mode = "" if key.mode == "stub" else f", mode {key.mode}"
+    return printable(f"{kernel}, {plural(key.vcpus, 'vCPU')}{mode}", 160)

@@ -186,6 +186,18 @@ def test_series_on_one_base_share_its_run(file: Path) -> None:
     assert all(cell.sightings[0].seen == 2 for cell in bases)
 
 
+def test_a_kernel_of_two_series_is_judged_by_the_issues_of_each(file: Path) -> None:
+    # The second series is the first patch of the first one.
+    write_series(file.parent / "more", SUBJECTS[0])
+    file.write_text(f'{TOML}\n[[series]]\nsource = "more"\nknown = "more.toml"\n')
+    (file.parent / "more.toml").write_text(KNOWN.format(place="f", expires="2999-12-31"))
+    _, ended = run(file, {1: (bad("f"),), 2: (bad("f"),), 3: (bad("f"),)})
+    assert len({cell.run for cell in cells(ended, 1)}) == 1
+    known = {cell.key.series: cell.sightings[0].known for cell in cells(ended, 1)}
+    assert known == {"dma": "", "more": "https://example.org/f"}
+    assert ended.exit_code == ExitCode.FINDINGS
+
+
 def test_a_series_that_cannot_be_read_costs_only_itself(file: Path) -> None:
     file.write_text(f'{TOML}\n[[series]]\nsource = "gone.mbox"\n')
     _, ended = run(file, {})
