@@ -6,8 +6,10 @@ machine has room for.
 """
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
+import threading
+import time
+from collections.abc import Callable, Generator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ Made = TypeVar("Made")
 Done = TypeVar("Done")
 # What QEMU and the harness need beside the guest's own memory.
 _BESIDE_MIB = 512
-_AGAIN_S = 0.2
+_AGAIN_S = 0.05
 _MIB = 1 << 20
 
 
@@ -30,38 +32,62 @@ def pipelined(
     at_once: int = 1,
     *,
     in_order: bool = True,
-) -> Iterator[tuple[Item, Done | HarnessError]]:
+) -> Generator[tuple[Item, Done | HarnessError], None, None]:
     """Each item with what `use` makes of what `make` made, or why there is nothing.
 
     In order, or each as soon as it is done.
 
     When the caller stops early, or is interrupted, the commands that still run are ended.
     """
+    work = _Work()
+
+    def second(item: Item, first: "Future[Made]") -> Done:
+        return use(item, first.result())
+
     with ThreadPoolExecutor(1, "make") as makers, ThreadPoolExecutor(at_once, "use") as users:
-
-        def second(item: Item, first: "Future[Made]") -> Done:
-            return use(item, first.result())
-
-        made = [makers.submit(make, item) for item in items]
-        done = [users.submit(second, *pair) for pair in zip(items, made, strict=True)]
-        item_of = dict(zip(done, items, strict=True))
+        # An interruption may come at any line: whatever has begun by then is ended.
         try:
-            for future in done if in_order else as_completed(done):
-                item = item_of[future]
+            item_of = {}
+            for item in items:
+                first = makers.submit(work.do, make, item)
+                item_of[users.submit(work.do, second, item, first)] = item
+            for future in item_of if in_order else as_completed(item_of):
                 try:
-                    yield item, future.result()
+                    yield item_of[future], future.result()
                 except HarnessError as error:
-                    yield item, error
+                    yield item_of[future], error
+        except BaseException:
+            work.end(makers, users)
+            raise
+
+
+class _Work:
+    """What the threads do now, whether or not the caller has come to know of it."""
+
+    def __init__(self) -> None:
+        self._running: set[object] = set()
+        self._ended = threading.Event()
+
+    def do(self, function: Callable[..., Done], *words: Any) -> Done:
+        """Call the function, unless all has been ended."""
+        token = object()
+        self._running.add(token)
+        try:
+            if self._ended.is_set():
+                raise CancelledError
+            return function(*words)
         finally:
-            _end([*made, *done])
+            self._running.discard(token)
 
-
-def _end(futures: "Sequence[Future[Any]]") -> None:
-    pending = {future for future in futures if not future.cancel() and not future.done()}
-    while pending:
-        # Again and again: a thread may have been between two commands.
-        proc.end_children()
-        pending = wait(pending, timeout=_AGAIN_S).not_done
+    def end(self, *pools: ThreadPoolExecutor) -> None:
+        """Begin nothing more, and end the commands that are waited for."""
+        self._ended.set()
+        for pool in pools:
+            pool.shutdown(wait=False, cancel_futures=True)
+        while self._running:
+            # Again and again: a thread may have been between two commands.
+            proc.end_children()
+            time.sleep(_AGAIN_S)
 
 
 def guests_at_once(smp: int, memory_mib: int) -> int:

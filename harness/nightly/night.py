@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -151,9 +151,11 @@ class _Running:
             smp = max(job.first.key.vcpus for job in planned.jobs)
             at_once = guests_at_once(smp, self.config.memory_mib)
             made = pipelined(planned.jobs, self._build, self._run, at_once, in_order=False)
-            for job, found in made:
-                if not isinstance(found, _TooLateError):
-                    self._told(job, found)
+            # What interrupts here ends the guests before the history is closed.
+            with closing(made):
+                for job, found in made:
+                    if not isinstance(found, _TooLateError):
+                        self._told(job, found)
             todo = [one for one in todo if one.key not in self.done]
 
     def _begin(self) -> list[Wanted]:

@@ -3,6 +3,7 @@
 
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -68,9 +69,44 @@ def test_an_interruption_ends_the_commands_of_both_stages() -> None:
     begin_s = time.monotonic()
     while len(started) < 2:
         time.sleep(0.01)
-    results.close()  # type: ignore[attr-defined]
+    results.close()
     assert time.monotonic() - begin_s < 60.0
     assert not proc._running
+
+
+def test_an_interruption_while_work_is_handed_out_ends_it_all() -> None:
+    started = threading.Event()
+
+    class Items(list[int]):
+        """The interruption comes when the first item is being made and the second is due."""
+
+        def __iter__(self) -> Iterator[int]:
+            yield 1
+            assert started.wait(30.0)
+            raise KeyboardInterrupt
+
+    def make(item: int) -> int:
+        started.set()
+        proc.run(["sleep", "600"], timeout_s=700, check=False)
+        return item
+
+    with pytest.raises(KeyboardInterrupt):
+        next(pipelined(Items([1, 2]), make, lambda item, made: made))
+    assert not proc._running
+
+
+def test_what_is_done_first_comes_first_when_asked() -> None:
+    slow = threading.Event()
+
+    def use(item: int, made: int) -> int:
+        if item == 1:
+            assert slow.wait(30.0)
+        return item
+
+    results = pipelined([1, 2], lambda item: item, use, 2, in_order=False)
+    assert next(results) == (2, 2)
+    slow.set()
+    assert list(results) == [(1, 1)]
 
 
 def test_a_command_that_takes_no_notice_is_killed() -> None:
