@@ -20,7 +20,7 @@ from harness.events import Counter, Event, Header, Kind, Stream, decode
 from harness.faults import Injection
 from harness.faults import parse as parse_injections
 from harness.hostmce import told as host_told
-from harness.hostmce.findings import blame_host, down_reasons, host_findings
+from harness.hostmce.findings import blame_host, down_reasons, host_findings, with_history
 from harness.hostmce.told import HostTold
 from harness.planted import settle
 from harness.rules.check import check_events
@@ -168,7 +168,7 @@ def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) 
     found = [
         *check_events(events, context, steps),
         *dma_data(steps),
-        *_log_findings(evidence.log, steps),
+        *with_history(_log_findings(evidence.log, steps), context),
         *(host_findings(evidence.host, context) if evidence.host else ()),
     ]
     explained = {str(f.extra["step"]) for f in found if f.severity is Severity.FAIL}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""host-mce: what a host told, as findings, and a host that went down as what it is."""
+"""host-mce and guest-mce: machine checks as findings, and a host that went down as what it is."""
 
 import dataclasses
 import hashlib
@@ -12,6 +12,7 @@ from harness.hostmce.page import PageHistory, history_of
 from harness.hostmce.record import MceRecord
 from harness.hostmce.status import Grade, flag_names
 from harness.hostmce.told import HostState, HostTold
+from harness.kernellog_patterns import GUEST_MCE
 from harness.rules.context import Context, counted, finding
 from harness.verdict import Finding, Severity
 
@@ -92,6 +93,26 @@ def _summary(told: HostTold, record: MceRecord, panicked: bool) -> str:
     if panicked:
         words.append(f"and the host panicked: {told.panic}")
     return ", ".join(words)
+
+
+def with_history(findings: Sequence[Finding], context: Context) -> list[Finding]:
+    """The findings, with what befell the page of a machine check that the guest itself took."""
+    return [
+        _with_history(found, history_of(found.gpa, context))
+        if found.rule == GUEST_MCE and found.gpa is not None
+        else found
+        for found in findings
+    ]
+
+
+def _with_history(found: Finding, history: PageHistory) -> Finding:
+    last = history.last
+    return dataclasses.replace(
+        found,
+        direction=last.direction if last else None,
+        conversion_site=last.site if last else None,
+        extra={**found.extra, "page_history": list(history.words)},
+    )
 
 
 def down_reasons(told: HostTold | None) -> list[str]:

@@ -143,6 +143,16 @@ def test_the_history_of_a_page_is_told_in_order_and_bounded() -> None:
     assert history_of(0, context_of(s.events)).last is None
 
 
+def test_the_guest_s_own_machine_check_has_a_past_too() -> None:
+    head = b"[    3.000000] mce: [Hardware Error]: CPU 1: Machine Check Exception: 7 Bank 9: "
+    log = head + b"bd80000000000134\n[    3.000001] mce: [Hardware Error]: TSC 1 ADDR 1234000 \n"
+    stream = converted().decode()
+    result = verdict_of(Evidence(td_mode="stub", stream=stream, log=TD_LOG + log))
+    (finding,) = of_rule(result, "guest-mce")
+    assert finding.direction == "private to shared"
+    assert finding.extra["page_history"] == ["event 0: private to shared"]
+
+
 def saved(tmp_path: Path, text: str) -> RunDir:
     run = RunDir(tmp_path)
     run.write_json(run.run_json, {"td_mode": "none", "planned_stop": True})

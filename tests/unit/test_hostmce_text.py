@@ -13,7 +13,6 @@ from harness.errors import ExitCode
 from harness.hostmce import kernel, paste
 from harness.hostmce.kernel import read_log
 from harness.hostmce.mcelog import read_mcelog
-from harness.hostmce.merge import merge
 from harness.hostmce.record import MceRecord, Source
 from harness.hostmce.status import Grade
 from harness.hostmce.trace import read_trace
@@ -210,54 +209,3 @@ def test_the_command_prints_a_table(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert main(["mce", "0xbd80000000100134", "--phys-bits", "70"]) == ExitCode.USAGE
     path.write_bytes(b"nothing\n")
     assert main(["mce", str(path)]) == ExitCode.CANNOT_JUDGE
-
-
-def golden(path: Path) -> tuple[list[str], list[str], bytes]:
-    """What was injected into the real kernel, what has to be found, and what it printed."""
-    header, _, log = path.read_bytes().partition(b"\n\n")
-    made, *lines = header.decode().splitlines()
-    assert made.startswith("MADE: recorded: ")
-    injected = [line for line in lines if line.startswith("INJECTED: ")]
-    found = [line for line in lines if line.startswith(("FIND: ", "PANIC: ", "NOTE: "))]
-    return injected, found, log
-
-
-def in_words(records: list[MceRecord]) -> list[str]:
-    return [
-        f"FIND: {r.grade.value}, CPU {r.cpu}, bank {r.bank}, {', '.join(r.meaning)}"
-        for r in records
-    ]
-
-
-GOLDEN = Path(__file__).parents[1] / "data" / "hostmce"
-
-
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.console")), ids=lambda path: path.name)
-def test_what_a_real_kernel_printed(path: Path) -> None:
-    _, found, log = golden(path)
-    told = read_log(log, Source.CONSOLE)
-    panic = [f"PANIC: {told.panic}"] if told.panic else []
-    assert [*in_words(told.records), *panic, *(f"NOTE: {note}" for note in told.notes)] == found
-
-
-@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.trace")), ids=lambda path: path.name)
-def test_what_a_real_kernel_traced(path: Path) -> None:
-    injected, found, log = golden(path)
-    records, lost = read_trace(log.decode().splitlines())
-    assert (in_words(records), lost) == (found, 0)
-    # Each was told once, with the registers that were written into the bank.
-    assert [(r.cpu, r.bank, r.status) for r in records] == [
-        (int(words[2]), int(words[3]), int(words[4], 16)) for words in map(str.split, injected)
-    ]
-
-
-def test_the_real_kernel_s_log_and_trace_agree() -> None:
-    for name, grade in (("srar-user", Grade.SRAR), ("srar-seam", Grade.SRAR)):
-        logs = [golden(GOLDEN / f"{name}{suffix}")[2] for suffix in (".console", ".trace")]
-        told = read_log(logs[0], Source.KERNEL_LOG)
-        traced, _ = read_trace(logs[1].decode().splitlines())
-        merged = merge({Source.KERNEL_LOG: told.records, Source.TRACE: traced})
-        (only,) = merged.records
-        assert (merged.disagreements, only.grade, only.mcgcap) == ((), grade, 0x100010A)
-    assert only.address() == (16, 0x1234567C0)
-    assert only.of_tdx()
