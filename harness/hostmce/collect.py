@@ -10,7 +10,6 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from harness.errors import HarnessError
 from harness.hostmce import ask, edac, journal, qmp
@@ -27,7 +26,7 @@ from harness.rundir import RunDir
 
 # rasdaemon writes a moment after the kernel's event.
 _SETTLE_S = 2.0
-_QMP_BYTES = 8 << 20
+_QEMU_BYTES = 8 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +53,8 @@ class _Told:
     gaps: list[str] = field(default_factory=list)
     lost: int = 0
     panic: str = ""
+    # guest-physical, of which QEMU says that their memory failed
+    guest_addresses: list[int] = field(default_factory=list)
     # the kernel wrote "Machine check events logged"
     logged: int = 0
 
@@ -98,9 +99,9 @@ class Collector:
         )
 
     def after(
-        self, before: Snapshot, down: Down | None = None, qmp_log: Path | None = None
+        self, before: Snapshot, down: Down | None = None, run: RunDir | None = None
     ) -> HostTold:
-        """What the host told since; `down` is what a watch found out meanwhile.
+        """What the host told since, and the QEMU of `run`; `down` is what a watch found out.
 
         Never raises for what the host does.
         """
@@ -111,8 +112,8 @@ class Collector:
         else:
             told.gaps.append("all sources of the host but its console: it did not answer")
         words = self._read_console(told, before, down)
-        if qmp_log:
-            told.notes += _qmp_notes(qmp_log, told.gaps)
+        if run:
+            _read_qemu(run, told)
         merged = merge(told.records, panicked=bool(told.panic or down), lost=told.lost)
         return HostTold(
             merged=_with_unseen(merged, told),
@@ -126,6 +127,7 @@ class Collector:
             boot_id=before.boot_id,
             skew_s=round(before.skew_s, 1),
             phys_bits=before.phys_bits,
+            guest_addresses=tuple(told.guest_addresses),
         )
 
     @contextlib.contextmanager
@@ -139,7 +141,7 @@ class Collector:
         try:
             yield before
         finally:
-            told = self.after(before, watch.close(), run.qmp_log if run.qmp_log.exists() else None)
+            told = self.after(before, watch.close(), run)
             run.write_json(run.host_json, told.to_json())
 
     def _ask_patiently(self, boot_id: str) -> Down | None:
@@ -220,13 +222,19 @@ def _with_unseen(merged: Merged, told: _Told) -> Merged:
     return Merged(disagreements=(*merged.disagreements, said))
 
 
-def _qmp_notes(path: Path, gaps: list[str]) -> list[str]:
-    try:
-        with path.open("rb") as file:
-            data = file.read(_QMP_BYTES)
-    except OSError as error:
-        gaps.append(f"QMP events: {error.strerror}")
-        return []
-    return [
-        f"QEMU: {note}" for note in qmp.read_events(data.decode("utf-8", "replace").splitlines())
-    ]
+def _read_qemu(run: RunDir, told: _Told) -> None:
+    """What QEMU itself said of memory errors: its events, and its log."""
+    for path in (run.qmp_log, run.qemu_log):
+        try:
+            with path.open("rb") as file:
+                text = file.read(_QEMU_BYTES).decode("utf-8", "replace")
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            told.gaps.append(f"{path.name}: {error.strerror}")
+            continue
+        notes, addresses = (
+            (qmp.read_events(text.splitlines()), []) if path == run.qmp_log else qmp.read_log(text)
+        )
+        told.notes += [f"QEMU: {note}" for note in notes]
+        told.guest_addresses += addresses

@@ -9,7 +9,7 @@ from typing import Any
 from harness.events import LINE_BYTES, PAGE_BYTES
 from harness.hostmce import codes
 from harness.hostmce.page import PageHistory, history_of
-from harness.hostmce.record import MceRecord
+from harness.hostmce.record import MceRecord, page_of
 from harness.hostmce.status import Grade, flag_names
 from harness.hostmce.told import HostState, HostTold
 from harness.kernellog_patterns import GUEST_MCE
@@ -42,7 +42,8 @@ def host_findings(told: HostTold, context: Context) -> list[Finding]:
 def _finding(told: HostTold, record: MceRecord, context: Context, *, panicked: bool) -> Finding:
     key_id, address = record.address(told.phys_bits) or (0, 0)
     known = record.addr is not None
-    history = history_of(address, context) if known and told.guest_physical else None
+    guest = _guest_address(told, record)
+    history = None if guest is None else history_of(guest, context)
     grade, code = record.grade, codes.name(record.status)
     title = f"host machine check: {grade.value}, {code}"
     extra: dict[str, Any] = {
@@ -67,15 +68,28 @@ def _finding(told: HostTold, record: MceRecord, context: Context, *, panicked: b
         seq=record.line,
         count=record.count,
         extra=extra | ({"page_history": list(history.words)} if history else {}),
-        **(_place(history, address) if history else {}),
+        **(_place(history) if history else {}),
     )
 
 
-def _place(history: PageHistory, address: int) -> dict[str, Any]:
+def _guest_address(told: HostTold, record: MceRecord) -> int | None:
+    """The guest-physical address that the record is about, as far as that is known."""
+    place = record.address(told.phys_bits)
+    if place and told.guest_physical:
+        return place[1]
+    # QEMU names the guest's address, and the record the host's: with one of each they are the same.
+    pages = {page_of(address) for address in told.guest_addresses}
+    consumed = sum(r.grade in (Grade.SRAR, Grade.SRAO) for r in told.merged.records)
+    if len(pages) == 1 and consumed == 1 and record.grade in (Grade.SRAR, Grade.SRAO):
+        return told.guest_addresses[0]
+    return None
+
+
+def _place(history: PageHistory) -> dict[str, Any]:
     last = history.last
     return {
-        "gpa": address // PAGE_BYTES * PAGE_BYTES,
-        "lines": (address % PAGE_BYTES // LINE_BYTES,),
+        "gpa": page_of(history.gpa),
+        "lines": (history.gpa % PAGE_BYTES // LINE_BYTES,),
         "direction": last.direction if last else None,
         "conversion_site": last.site if last else None,
     }
@@ -135,9 +149,3 @@ def blame_host(findings: Sequence[Finding], told: HostTold | None) -> list[Findi
         else found
         for found in findings
     ]
-
-
-def worst(told: HostTold) -> Grade:
-    """The worst class among the records, Grade.INVALID without any."""
-    order = list(Grade)
-    return max((r.grade for r in told.merged.records), key=order.index, default=Grade.INVALID)

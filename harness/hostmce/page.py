@@ -13,7 +13,7 @@ MOST_EVENTS = 8
 
 @dataclass(frozen=True, slots=True)
 class PageHistory:
-    """What befell one guest page, in order; all conversions of it, and words for the last few."""
+    """What befell the page at `gpa`, in order: its conversions, and words for the last events."""
 
     gpa: int
     conversions: tuple[Conversion, ...]

@@ -49,7 +49,9 @@ class HostTold:
     # the host's clock less the harness's: nothing depends on it
     skew_s: float = 0.0
     phys_bits: int = PHYS_BITS
-    # addresses of the record are guest-physical: the stub is its own host
+    # guest-physical addresses whose memory failed, as QEMU has them
+    guest_addresses: tuple[int, ...] = ()
+    # addresses of the records are guest-physical: the stub is its own host
     guest_physical: bool = False
 
     @property
@@ -81,6 +83,7 @@ class HostTold:
             "skew_s": self.skew_s,
             "phys_bits": self.phys_bits,
             "guest_physical": self.guest_physical,
+            "guest_addresses": list(self.guest_addresses),
             "records": [record.to_json() for record in merged.records],
             "total": merged.total,
             "by_grade": dict(merged.by_grade),
@@ -116,6 +119,7 @@ def read(data: Mapping[str, Any]) -> HostTold:
             skew_s=float(data["skew_s"]),
             phys_bits=checked_bits(int(data["phys_bits"])),
             guest_physical=bool(data["guest_physical"]),
+            guest_addresses=tuple(int(at) for at in list(data["guest_addresses"])[:MOST_SENTENCES]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise EvidenceError(f"the host's records have another form: {error!r}") from error

@@ -366,13 +366,19 @@ def test_around_a_test_the_run_gets_what_was_told_whatever_it_raises(tmp_path: P
     run, host = RunDir(tmp_path), FakeHost()
     event = {"event": "MEMORY_FAILURE", "data": {"recipient": "hypervisor", "action": "fatal"}}
     run.qmp_log.write_text(json.dumps(event) + "\n")
+    said = "Guest MCE Memory Error at QEMU addr 0x7f0000 and GUEST addr 0x12345000"
+    run.qemu_log.write_text(f"qemu-system-x86_64: warning: {said} of type BUS_MCEERR_AR injected\n")
     collector = Collector(host, sleep=host.sleep, clock=host.clock)
     with pytest.raises(KeyError), collector.around(run, lambda _: None):
         host.say(*printed())
         raise KeyError
     told = host_told.read(json.loads(run.host_json.read_text()))
     assert told.merged.total == 1
-    assert told.notes == ("QEMU: MEMORY_FAILURE of the hypervisor, action fatal",)
+    assert told.notes == (
+        "QEMU: MEMORY_FAILURE of the hypervisor, action fatal",
+        f"QEMU: {said}",
+    )
+    assert told.guest_addresses == (0x12345000,)
 
 
 def test_last_words_are_bounded_and_safe() -> None:

@@ -79,6 +79,15 @@ def test_an_address_of_the_host_s_is_no_page_of_the_guest() -> None:
     s = converted()
     (finding,) = host_findings(told(SRAR), context_of(s.events))
     assert (finding.gpa, finding.lines, finding.extra["address"]) == (None, (), GPA | 0x80)
+    # Unless QEMU names it, or the host is the stub's.
+    one = told(SRAR, guest_addresses=(GPA, GPA))
+    assert host_findings(one, context_of(s.events))[0].extra["page_history"]
+    for unclear in (
+        told(SRAR, guest_addresses=(GPA, GPA + PAGE)),
+        told(SRAR, SRAR | 1, guest_addresses=(GPA,)),
+        told(CORRECTED, guest_addresses=(GPA,)),
+    ):
+        assert host_findings(unclear, context_of(s.events))[0].gpa is None
     (finding,) = host_findings(told(SRAR, guest_physical=True), context_of(s.events))
     assert (finding.gpa, finding.lines) == (GPA, (2,))
     assert finding.direction == "private to shared"
