@@ -77,6 +77,7 @@ class FakeWorld:
     def __init__(self, kernels: Kernels, told: Callable[[str], None] = lambda _: None) -> None:
         self.kernels = kernels
         self.told = told
+        self.at_once = 1
         self.builds: list[int] = []
         # the number of patches and the vCPUs of each guest
         self.guests: list[tuple[int, int]] = []
@@ -118,7 +119,14 @@ class FakeWorld:
     def instead(self) -> Iterator["FakeWorld"]:
         """Nights are run in this world meanwhile."""
         with (
-            mock.patch.multiple(night, build=self.build, in_child=self.in_child, judge=self.judge),
+            mock.patch.multiple(
+                night,
+                build=self.build,
+                in_child=self.in_child,
+                judge=self.judge,
+                # The same order on every machine.
+                guests_at_once=lambda *_: self.at_once,
+            ),
             mock.patch.multiple(
                 sources,
                 base_of=self.base_of,

@@ -11,7 +11,6 @@ from harness import cli
 from harness.errors import BuildError, ConfigError, ExitCode, HostError
 from harness.history.records import Cell, CellState
 from harness.history.store import History
-from harness.nightly import night
 from harness.nightly.config import read_config
 from harness.nightly.night import Ended, run_night
 from harness.testing.fakenight import CLEAN, FakeWorld, Kernels, bad, bug, write_series
@@ -256,10 +255,59 @@ def test_the_budget_ends_the_night(file: Path, monkeypatch: pytest.MonkeyPatch) 
     assert world.guests == [(3, 2)]
 
 
-def test_many_guests_at_once_find_the_same(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(night, "guests_at_once", lambda *_: 4)
+class Killed(BaseException):
+    """What a kill is inside of one process: nothing below may catch it."""
+
+
+def kill_at(moment: str, file: Path, kernels: Kernels) -> None:
+    """A night that is killed before this happens, `guest 3` for example."""
+
+    dead: list[str] = []
+
+    def told(what: str) -> None:
+        # What is dead does nothing more, on any thread.
+        if dead or what == moment:
+            dead.append(what)
+            raise Killed
+
+    with FakeWorld(kernels, told).instead(), pytest.raises(Killed):
+        run_night(read_config(file), file.parent / "runs", lambda _: None)
+
+
+def test_what_was_tried_again_before_a_kill_is_not_tried_again(file: Path) -> None:
+    kernels: Kernels = {2: (bad("f"),), 3: (bad("f"),)}
+    kill_at("guest 1", file, kernels)
+    world, ended = run(file, kernels)
+    assert world.guests == [(1, 2), (2, 2)]
+    assert cells(ended, 3)[0].sightings[0].looked == 2
+
+
+def test_a_budget_is_for_the_night_and_not_for_each_start(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_800_000_000.0]
+    monkeypatch.setattr(time, "time", lambda: now[0])
+
+    def told(what: str) -> None:
+        if what == "guest 3":
+            raise Killed
+        now[0] += 40.0 if what.startswith("guest") else 0.0
+
+    file.write_text("budget_minutes = 3\n" + TOML)
+    with FakeWorld({}, told).instead(), pytest.raises(Killed):
+        run_night(read_config(file), file.parent / "runs", lambda _: None)
+    file.write_text("budget_minutes = 1\n" + TOML)
+    world, ended = run(file, {})
+    # 40 s of the minute are gone, so there is no time for another guest.
+    assert not world.guests
+    assert ended.night.ended_s
+
+
+def test_many_guests_at_once_find_the_same(file: Path) -> None:
     file.write_text("vcpus = [1, 2, 4]\n" + TOML)
-    world, ended = run(file, {2: (bad("f"),), 3: (bad("f"),)})
+    with FakeWorld({2: (bad("f"),), 3: (bad("f"),)}).instead() as world:
+        world.at_once = 4
+        ended = run_night(read_config(file), file.parent / "runs", lambda _: None)
     assert {c.outcome for c in ended.night.cells if c.key.patch_number > 1} == {Outcome.FAIL}
     assert len(ended.night.cells) == 12
     # one of the six cells that show it is tried again
