@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,9 +80,15 @@ def ansible(argv: Sequence[str], home: Path, cwd: Path = ANSIBLE) -> proc.Result
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     env = {"PATH": path, "HOME": os.fspath(home), "LC_ALL": "C.UTF-8", "ANSIBLE_NOCOLOR": "1"}
     program = Path(sys.executable).with_name(argv[0])
-    return proc.run(
-        [program, *argv[1:]], timeout_s=PLAYBOOK_TIMEOUT_S, cwd=cwd, env=env, check=False
-    )
+    # The path of a socket has 107 characters at most; a test's own directory can be longer.
+    with tempfile.TemporaryDirectory(prefix="cp-", dir="/tmp") as sockets:
+        return proc.run(
+            [program, *argv[1:]],
+            timeout_s=PLAYBOOK_TIMEOUT_S,
+            cwd=cwd,
+            env=env | {"ANSIBLE_SSH_CONTROL_PATH_DIR": sockets},
+            check=False,
+        )
 
 
 @pytest.fixture
