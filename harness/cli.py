@@ -189,7 +189,7 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workload",
         action="append",
-        choices=("conversion", "dma", "devices", "faults"),
+        choices=("conversion", "dma", "devices", "kexec", "faults"),
         help="may be given more than once; default: conversion, dma and devices",
     )
 

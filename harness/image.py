@@ -48,17 +48,18 @@ def build_initramfs(
     cache_dir: Path,
     recipe: Path = RECIPE,
     script: bytes | None = None,
+    more: Iterable[Entry] = (),
 ) -> Path:
     """The initramfs for this kernel, read-only, in `cache_dir`; built only when it is not there.
 
     Uncompressed: with gzip or zstd the guest boots no faster, and building takes longer.
 
     `guest_root` is a directory with Debian packages unpacked, `module` the test module, loaded
-    last. With a `script` (harness.workload.script) the guest runs that and powers off. Raises
-    BuildError when an input is missing or cannot be read.
+    last. With a `script` (harness.workload.script) the guest runs that and powers off; `more` goes
+    in as it is. Raises BuildError when an input is missing or cannot be read.
     """
     try:
-        entries = list(_recipe_entries(recipe, guest_root))
+        entries = [*_recipe_entries(recipe, guest_root), *more]
         modules = _module_entries(recipe, kernel, module)
     except (OSError, ELFError) as error:
         raise BuildError(f"cannot build the guest image for {kernel.release}: {error}") from error

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import faults, vmm
+from harness import faults, secondkernel, vmm
 from harness.errors import ConfigError
 from harness.image import build_initramfs
 from harness.kernel.base import Kernel, inspect_kernel
@@ -15,6 +15,7 @@ from harness.machine.tsc import host_tsc_khz
 from harness.provision.cache import cache_dir
 from harness.provision.kernels import DEFAULT_SERIES
 from harness.provision.setup import Provisioned, setup
+from harness.provision.tools import kexec_files
 from harness.session import Plan, Progress
 from harness.stub.build import build_plugin
 from harness.symbols import read_kernel
@@ -74,12 +75,15 @@ def prepare(
 ) -> Plan:
     """Everything built and in its place. Raises ConfigError, HostError, BuildError.
 
-    `steps` are needed with a seed: then they are in the image.
+    `steps` are needed where the image depends on them: with a seed, and with a second kernel.
     """
     series = series_of(request.kernel)
     # What the user got wrong is said before anything is fetched.
     check_size(request.smp, request.memory_mib)
     injections, shown = _asked_of_stub(request)
+    restarts = any(step.restarts for step in steps)
+    if restarts and request.seed is not None:
+        raise ConfigError("a guest with a seed starts no second kernel: leave kexec or --seed out")
     named = None if series else inspect_kernel(Path(request.kernel), td=request.td_mode == "stub")
     progress("checking the cache")
     given = setup(series or DEFAULT_SERIES, qemu_path=request.qemu)
@@ -91,7 +95,10 @@ def prepare(
         plugin = build_plugin(given.buildroot, cache_dir=builds)
     script = None if request.seed is None else script_of(commands_of(steps))
     module = _module(kernel, given, series)
-    initrd = build_initramfs(given.guest_root, kernel, module, cache_dir=builds, script=script)
+    more = secondkernel.entries(kernel.image, kexec_files()) if restarts else ()
+    initrd = build_initramfs(
+        given.guest_root, kernel, module, cache_dir=builds, script=script, more=more
+    )
     spec = MachineSpec(
         kernel=kernel.image,
         initrd=initrd,
@@ -102,7 +109,7 @@ def prepare(
         track=request.track,
         fault=_fault_option(injections, kernel),
         vmm=vmm.plugin_option(shown),
-        extra_cmdline=request.extra_cmdline,
+        extra_cmdline=_joined(request.extra_cmdline, secondkernel.CMDLINE if restarts else ""),
         tsc_khz=host_tsc_khz(),
         seed=request.seed,
     )
@@ -115,6 +122,10 @@ def prepare(
         vmm=request.vmm,
         repeat=("run", *request.words()),
     )
+
+
+def _joined(*words: str) -> str:
+    return " ".join(filter(None, words))
 
 
 def _asked_of_stub(

@@ -4,6 +4,7 @@
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +35,19 @@ def put(path: Path, data: bytes) -> None:
     with writing(path):
         temporary.write_bytes(data)
         temporary.replace(path)
+
+
+def check_space(path: Path, needed_bytes: int) -> None:
+    """Raises HostError when the file system of `path`, made or not, has less than that left."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < needed_bytes:
+        raise HostError(
+            f"{place} has {free >> 20} MiB left and a run needs {needed_bytes >> 20} MiB",
+            hint="remove old run directories, or name another place with --runs",
+        )
 
 
 class RunDir:

@@ -3,7 +3,6 @@
 
 import base64
 import shlex
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,7 +12,7 @@ from typing import Any
 
 from harness import kernellog, live, shell
 from harness.agent import AgentResult
-from harness.errors import EvidenceError, GuestError, HarnessError, HostError, MachineError
+from harness.errors import EvidenceError, GuestError, HarnessError, MachineError
 from harness.events import Event, decode, slice_between
 from harness.hostlog import host_log
 from harness.image import offsets_of
@@ -23,7 +22,7 @@ from harness.machine.base import Ending, Machine, MachineSpec, slowness
 from harness.machine.private import remove_leftovers
 from harness.machine.qemu import QemuMachine
 from harness.provision.qemu import Qemu
-from harness.rundir import RunDir, writing
+from harness.rundir import RunDir, check_space, writing
 from harness.text import printable
 from harness.timeouts import Deadline
 from harness.workload import (
@@ -134,13 +133,17 @@ class Guest:
             if self.plan.spec.vmm:
                 self._injector = Injector(self.run.events, self.machine.qmp.human)
             self._progress(f"booting {self.plan.kernel.release}")
-            self.machine.most_silence_s = self.plan.silence_timeout_s * self._slowness
-            self.machine.agent.wait_ready(deadline.left_s())
-            self.machine.most_silence_s = None
+            self._greet(deadline)
             self.facts["timings"]["boot_s"] = round(deadline.elapsed_s(), 3)
-            self._read_symbols(self.machine.agent)
-            self._open_ssh()
         self._write_facts()
+
+    def _greet(self, deadline: Deadline) -> None:
+        """Wait for a kernel's user space, and learn what its guest is known by."""
+        self.machine.most_silence_s = self.plan.silence_timeout_s * self._slowness
+        self.machine.agent.wait_ready(deadline.left_s())
+        self.machine.most_silence_s = None
+        self._read_symbols(self.machine.agent)
+        self._open_ssh()
 
     def _read_symbols(self, agent: Agent) -> None:
         self._progress("reading the guest's symbols")
@@ -184,6 +187,8 @@ class Guest:
         """Put the run's key into the guest, and pin the guest's."""
         key_path = self.machine.private / "key"
         with writing(key_path):
+            # of a kernel before this one
+            key_path.unlink(missing_ok=True)
             public = shell.make_key(key_path)
         encoded = base64.b64encode(public.encode()).decode()
         put = (
@@ -231,11 +236,18 @@ class Guest:
         return self._next_mark - 1
 
     def run_step(self, step: Step) -> Record:
-        """Run one step between marks. Raises GuestError, MachineError."""
+        """Run one step between marks, and greet the kernel that it may start.
+
+        Raises GuestError, MachineError.
+        """
         self._progress(step.name)
         step = replace(step, timeout_s=step.timeout_s * self._slowness)
         with self._blame(step.name):
-            return run_step(self.machine.agent, step, self.run, mark=step.mark or self.next_mark())
+            mark = step.mark or self.next_mark()
+            record = run_step(self.machine.agent, step, self.run, mark=mark)
+            if step.restarts and record.ok:
+                self._greet(Deadline(self.plan.boot_timeout_s * self._slowness))
+        return record
 
     def run_steps(self, steps: Sequence[Step]) -> None:
         """Run steps in order; raises as run_step()."""
@@ -381,16 +393,3 @@ def read_from(path: Path, offset: int, most: int = MOST_LOG_BYTES) -> bytes:
     with path.open("rb") as file:
         file.seek(offset)
         return file.read(most)
-
-
-def check_space(path: Path, needed_bytes: int) -> None:
-    """Raises HostError when the file system of `path`, made or not, has less than that left."""
-    place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free
-    if free < needed_bytes:
-        raise HostError(
-            f"{place} has {free >> 20} MiB left and a run needs {needed_bytes >> 20} MiB",
-            hint="remove old run directories, or name another place with --runs",
-        )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The programs of the guest's user space: busybox and an ssh server, unpacked."""
+"""The programs of the guest's user space, unpacked: busybox, an ssh server, and kexec."""
 
 from pathlib import Path
 
@@ -9,6 +9,8 @@ from harness.provision.packages import Recipe, found, provide
 
 _RELEASE = "bookworm"
 _PROGRAMS = ("busybox-static", "dropbear-bin")
+# Of its own: few runs need it, and its installation scripts bring perl along.
+_KEXEC = ("kexec-tools",)
 
 
 def guest_files(store: Store | None = None, *, refresh: bool = False) -> Path:
@@ -17,6 +19,14 @@ def guest_files(store: Store | None = None, *, refresh: bool = False) -> Path:
     Raises HostError.
     """
     return provide(_recipe(), store or Store(), refresh=refresh).tree
+
+
+def kexec_files(store: Store | None = None) -> Path:
+    """The same of kexec and its libraries. Raises HostError."""
+    recipe = Recipe(
+        "kexec-files", _RELEASE, ["1", *_KEXEC], lambda pool: (pool.closure(_KEXEC), {})
+    )
+    return provide(recipe, store or Store()).tree
 
 
 def find(store: Store) -> Path | None:

@@ -27,6 +27,8 @@ class Step:
     needs_td: bool = False
     # uses a PCI device: a guest with a seed has none
     needs_device: bool = False
+    # another kernel runs in the guest once the command has ended
+    restarts: bool = False
     # of the marks around it; None: the session's next
     mark: int | None = None
 
@@ -88,6 +90,13 @@ DEVICES = (
     Step(name="nvme-rebind", command="device rebind nvme 2", needs_device=True),
 )
 
+KEXEC = (
+    Step(name="kexec-first", command="tdh convert size=64K", needs_td=True),
+    Step(name="kexec", command="second-kernel", timeout_s=120.0, needs_td=True, restarts=True),
+    Step(name="kexec-second", command="tdh convert size=64K", needs_td=True),
+    Step(name="kexec-stream", command="tdh stream size=64K", needs_td=True),
+)
+
 FAULTS = (
     _fault("no-cache-flush", "guest-cache-flush"),
     _fault("no-tlb-flush", "guest-tlb-flush"),
@@ -107,7 +116,7 @@ FAULTS = (
 )
 
 WORKLOADS: Mapping[str, tuple[Step, ...]] = MappingProxyType(
-    {"conversion": CONVERSION, "dma": DMA, "devices": DEVICES, "faults": FAULTS}
+    {"conversion": CONVERSION, "dma": DMA, "devices": DEVICES, "kexec": KEXEC, "faults": FAULTS}
 )
 
 

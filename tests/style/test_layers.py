@@ -46,7 +46,7 @@ LAYERS = (
     # 3: compose
     ("kernel",),
     ("image", "machine", "workload"),
-    ("labhost",),
+    ("labhost", "secondkernel"),
     # 4: one run; a run directory to a verdict
     ("judge",),
     ("injected",),
