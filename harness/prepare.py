@@ -81,27 +81,21 @@ def prepare(
     # What the user got wrong is said before anything is fetched.
     check_size(request.smp, request.memory_mib)
     injections, shown = _asked_of_stub(request)
-    restarts = any(step.restarts for step in steps)
+    restarts = _restarts(steps)
     if restarts and request.seed is not None:
         raise ConfigError("a guest with a seed starts no second kernel: leave kexec or --seed out")
     named = None if series else inspect_kernel(Path(request.kernel), td=request.td_mode == "stub")
     progress("checking the cache")
     given = setup(series or DEFAULT_SERIES, qemu_path=request.qemu)
     kernel = named or Kernel.of_stock(given.kernel)
-    builds = cache_dir() / "builds"
     progress("checking the plugin, the module and the image")
     plugin = None
     if request.td_mode == "stub":
-        plugin = build_plugin(given.buildroot, cache_dir=builds)
-    script = None if request.seed is None else script_of(commands_of(steps))
+        plugin = build_plugin(given.buildroot, cache_dir=_builds())
     module = _module(kernel, given, series)
-    more = secondkernel.entries(kernel.image, kexec_files()) if restarts else ()
-    initrd = build_initramfs(
-        given.guest_root, kernel, module, cache_dir=builds, script=script, more=more
-    )
     spec = MachineSpec(
         kernel=kernel.image,
-        initrd=initrd,
+        initrd=_image(request, steps, given.guest_root, kernel, module),
         smp=request.smp,
         memory_mib=request.memory_mib,
         td_mode=request.td_mode,
@@ -144,6 +138,27 @@ def _fault_option(injections: Sequence[faults.Injection], kernel: Kernel) -> str
     return faults.plugin_option(injections, files.functions if files else None)
 
 
+def _builds() -> Path:
+    return cache_dir() / "builds"
+
+
+def _restarts(steps: Sequence[Step]) -> bool:
+    return any(step.restarts for step in steps)
+
+
+def _image(
+    request: Request, steps: Sequence[Step], guest_root: Path, kernel: Kernel, module: Path
+) -> Path:
+    return build_initramfs(
+        guest_root,
+        kernel,
+        module,
+        cache_dir=_builds(),
+        script=None if request.seed is None else script_of(commands_of(steps)),
+        more=secondkernel.entries(kernel.image, kexec_files()) if _restarts(steps) else (),
+    )
+
+
 def _module(kernel: Kernel, given: Provisioned, series: str | None) -> Path:
     buildroot = given.kernel.headers_buildroot if series else given.buildroot
-    return build_module(kernel, buildroot, cache_dir=cache_dir() / "builds")
+    return build_module(kernel, buildroot, cache_dir=_builds())
