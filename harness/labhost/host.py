@@ -7,11 +7,11 @@ process that is killed leaves nothing.
 
 import contextlib
 import os
-import re
 import shutil
 import socket
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,8 +21,7 @@ from harness.errors import HostError, MachineError
 from harness.labhost.arguments import Start, Wiring, arguments
 from harness.labhost.checks import MachineCheck
 from harness.labhost.image import Image
-from harness.machine import private
-from harness.machine.qemu import free_port
+from harness.machine import private, tries
 from harness.machine.tsc import host_tsc_khz
 from harness.provision.qemu import Qemu
 from harness.shell import Shell, ShellResult, parse_host_key
@@ -39,9 +38,6 @@ _SSH_TIMEOUT_S = 60.0
 _COMMAND_TIMEOUT_S = 60.0
 _SAVE_TIMEOUT_S = 120.0
 _POLL_S = 0.1
-_PORT_TRIES = 5
-_PORT_TAKEN = "Could not set up host forwarding"
-_NO_SANDBOX = re.compile("sandbox|seccomp", re.IGNORECASE)
 _READY = "lab-host: ready ([0-9a-f-]{36})"
 
 
@@ -58,6 +54,7 @@ class LabHost:
         self.known_hosts = directory / "known_hosts"
         # of each boot that came up, in order
         self.boot_ids: list[str] = []
+        self._log = directory / "qemu.log"
         self._program = program
         self._private = private.make()
         self.console = Console(self._private / private.CONSOLE_SOCKET, directory / "console.log")
@@ -82,34 +79,21 @@ class LabHost:
 
     def start(self, start: Start = Start.SAVED) -> None:
         """Have it answer ssh. Raises HostError, MachineError, GuestError."""
-        sandbox, tries = True, _PORT_TRIES
-        while True:
-            self.ssh_port = free_port()
-            try:
-                self._start_once(start, sandbox)
-                break
-            except MachineError:
-                words = self._last_words()
-                if _PORT_TAKEN in words and tries > 1:
-                    tries -= 1
-                elif _NO_SANDBOX.search(words) and sandbox:
-                    sandbox = False
-                else:
-                    raise
+        self.ssh_port = tries.start(partial(self._start_once, start), self._log)
         self.known_hosts.write_text(f"[127.0.0.1]:{self.ssh_port} {self.image.host_key}\n")
         if start is Start.SAVED:
             self._go_on()
         else:
             self.wait_ready()
 
-    def _start_once(self, start: Start, sandbox: bool) -> None:
+    def _start_once(self, start: Start, ssh_port: int, sandbox: bool) -> None:
         from harness.qmp import Qmp
 
         qmp, qmp_end = socket.socketpair()
         wiring = Wiring(
             start=start,
             qmp_fd=qmp_end.fileno(),
-            ssh_port=self.ssh_port,
+            ssh_port=ssh_port,
             console_socket=self.console.socket_path,
             console_log=self.console.log_path,
             sandbox=sandbox,
@@ -117,7 +101,7 @@ class LabHost:
         )
         argv = [*self._program.argv_prefix, *arguments(self.image, wiring)]
         (self.directory / "argv").write_text(proc.pasteable(argv) + "\n")
-        with qmp_end, (self.directory / "qemu.log").open("wb") as output:
+        with qmp_end, self._log.open("wb") as output:
             self._child = proc.spawn(
                 argv,
                 stdout=output,
@@ -129,13 +113,9 @@ class LabHost:
         except MachineError as error:
             proc.kill_group(self._child)
             raise MachineError(
-                f"the lab host did not start: {self._last_words() or error.message}",
-                log=self.directory / "qemu.log",
+                f"the lab host did not start: {tries.last_words(self._log) or error.message}",
+                log=self._log,
             ) from error
-
-    def _last_words(self) -> str:
-        tail = (self.directory / "qemu.log").read_bytes()[-4096:].decode(errors="replace")
-        return printable((tail.strip().splitlines() or [""])[-1], 300)
 
     def _go_on(self) -> None:
         """Wait until the saved machine runs and answers."""

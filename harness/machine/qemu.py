@@ -3,13 +3,13 @@
 
 import contextlib
 import os
-import re
 import shutil
 import signal
 import socket
 import subprocess
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +17,11 @@ from harness import proc
 from harness.agent import Agent
 from harness.console import Console
 from harness.errors import GuestError, MachineError
-from harness.machine import private
+from harness.machine import private, tries
 from harness.machine.arguments import MIB, Wiring, arguments
 from harness.machine.base import Ending, MachineSpec
 from harness.provision.qemu import Qemu
 from harness.rundir import RunDir, writing
-from harness.text import printable
 
 # Its import takes as long as QEMU's start: done side by side.
 if TYPE_CHECKING:
@@ -32,13 +31,10 @@ DISK_BYTES = 16 * MIB
 MOST_CONSOLE_BYTES = 16 * MIB
 _DEATH_TIMEOUT_S = 2.0
 _REASON_TIMEOUT_S = 0.5
-_PORT_TRIES = 5
 _REGISTERS_BYTES = 16 << 10
 # A panic that is too early to restart the machine: these are the kernel's last words.
 _END_OF_PANIC = "---[ end Kernel panic"
 _PANIC_SILENCE_S = 3.0
-_PORT_TAKEN = "Could not set up host forwarding"
-_NO_SANDBOX = re.compile("sandbox|seccomp", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +43,6 @@ class Patience:
 
     start_s: float = 20.0
     quit_s: float = 10.0
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that is free now; another program may take it before QEMU does."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class QemuMachine:
@@ -100,27 +89,15 @@ class QemuMachine:
         with writing(disk):
             disk.touch()
             os.truncate(disk, DISK_BYTES)
-        sandbox, tries = True, _PORT_TRIES
-        while True:
-            self.ssh_port = free_port()
-            try:
-                return self._start_once(disk, sandbox)
-            except MachineError:
-                words = self.last_words()
-                if _PORT_TAKEN in words and tries > 1:
-                    tries -= 1
-                elif _NO_SANDBOX.search(words) and sandbox:
-                    sandbox = False
-                else:
-                    raise
+        self.ssh_port = tries.start(partial(self._start_once, disk), self._run.qemu_log)
 
-    def _start_once(self, disk: Path, sandbox: bool) -> None:
+    def _start_once(self, disk: Path, ssh_port: int, sandbox: bool) -> None:
         (qmp, qmp_end), (agent, agent_end) = socket.socketpair(), socket.socketpair()
         wiring = Wiring(
             qmp_fd=qmp_end.fileno(),
             agent_fd=agent_end.fileno(),
             transcript=self._run.transcript,
-            ssh_port=self.ssh_port,
+            ssh_port=ssh_port,
             console_socket=self.console.socket_path,
             console_log=self._run.console_log,
             events=self._run.events,
@@ -177,15 +154,6 @@ class QemuMachine:
                 log=self._run.console_log,
             )
 
-    def last_words(self) -> str:
-        """The last line of QEMU's own output, bounded."""
-        try:
-            text = self._run.qemu_log.read_bytes()[-4096:].decode(errors="replace")
-        except FileNotFoundError:
-            return ""
-        lines = [line.strip() for line in text.splitlines() if line.strip()]
-        return printable(lines[-1], 300) if lines else ""
-
     def alive(self) -> bool:
         return self._child is not None and self._child.poll() is None
 
@@ -209,7 +177,7 @@ class QemuMachine:
         if code < 0:
             name = signal.strsignal(-code) or "no known name"
             how = f"was ended by signal {-code} ({name})"
-        said = self.last_words()
+        said = tries.last_words(self._run.qemu_log)
         return Ending(orderly=False, words=f"QEMU {how}" + (f": {said}" if said else ""))
 
     def diagnose(self) -> str:

@@ -18,7 +18,7 @@ import pytest
 from harness import proc
 from harness.errors import ExitCode, MachineError
 from harness.judge import judge
-from harness.machine import qemu
+from harness.machine import qemu, tries
 from harness.prepare import Request, prepare
 from harness.session import Guest, Plan
 from harness.verdict import Outcome
@@ -84,8 +84,8 @@ def test_a_port_that_someone_took(guest: Guest, monkeypatch: pytest.MonkeyPatch)
         other.bind(("127.0.0.1", 0))
         other.listen()
         taken = other.getsockname()[1]
-        ports = iter([taken, qemu.free_port()])
-        monkeypatch.setattr(qemu, "free_port", lambda: next(ports))
+        ports = iter([taken, tries.free_port()])
+        monkeypatch.setattr(tries, "free_port", lambda: next(ports))
         guest.machine.start()
     assert guest.machine.alive()
     assert guest.machine.ssh_port != taken

@@ -16,11 +16,11 @@ import pytest
 
 from harness import agent, proc
 from harness.errors import ConfigError, GuestError, HostError, MachineError
-from harness.machine import private, tsc
+from harness.machine import private, tries, tsc
 from harness.machine import qemu as module
 from harness.machine.arguments import MIB, Wiring, arguments, plugin_argument
 from harness.machine.base import MachineSpec, slowness
-from harness.machine.qemu import Patience, QemuMachine, free_port
+from harness.machine.qemu import Patience, QemuMachine
 from harness.provision.qemu import Qemu
 from harness.rundir import RunDir
 from harness.testing.fake_qemu import option
@@ -183,7 +183,7 @@ def test_rate_where_no_code_may_be_made(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_port_is_free() -> None:
-    with socket.create_server(("127.0.0.1", free_port())) as listener:
+    with socket.create_server(("127.0.0.1", tries.free_port())) as listener:
         assert listener.getsockname()[0] == "127.0.0.1"
 
 
@@ -292,8 +292,8 @@ def test_port_that_is_taken_by_someone(
         '{ echo "Could not set up host forwarding rule"; exit 1; }'
     )
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        ports = [taken.getsockname()[1], free_port()]
-        monkeypatch.setattr(module, "free_port", iter(ports).__next__)
+        ports = [taken.getsockname()[1], tries.free_port()]
+        monkeypatch.setattr(tries, "free_port", iter(ports).__next__)
         machine = machine_of(tmp_path, qemu=script(tmp_path, bind))
         try:
             machine.start()
