@@ -172,6 +172,17 @@ def sections(elf: bytes) -> tuple[Section, ...]:
         return ()
 
 
+def carries(image: bytes, elf: bytes) -> bool | None:
+    """Whether what an image loads is what this vmlinux loads; None when the image is not read here
+    (see `vmlinux`)."""
+    inner = vmlinux(image)
+    return None if inner is None else _loaded(inner) == _loaded(elf)
+
+
+def _loaded(elf: bytes) -> list[bytes]:
+    return [elf[s.offset : s.offset + s.size] for s in sections(elf)]
+
+
 def kernel_text(elf: bytes) -> ElfText | None:
     """The code in a vmlinux (see `vmlinux`); None when there is none to be found."""
     code = tuple(

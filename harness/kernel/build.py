@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import BuildError, ConfigError
+from harness.errors import BuildError, ConfigError, HostError
 from harness.kernel import kconfig
 from harness.kernel.buildlog import new_warnings, warnings
-from harness.kernel.built import BuiltKernel, Shelf, lock_of, note_size, note_use
+from harness.kernel.built import IMAGE, BuiltKernel, Shelf, lock_of, note_size, note_use
 from harness.kernel.kconfig import Config
 from harness.kernel.make import Make
 from harness.kernel.module import HEADERS_MARK
@@ -34,9 +34,10 @@ from harness.kernel.worktree import WorkTree, patchset_hash
 from harness.provision.cache import Store, locked, remove_tree, require_space
 from harness.provision.source import kernels_dir
 from harness.provision.toolchain import Toolchain, kernel_tools
+from harness.vmlinux import carries
 
 # Changes when what was built before is of no use any more.
-_SCHEMA = 1
+_SCHEMA = 2
 _LOCK_TIMEOUT_S = 6 * 3600.0
 # Measured: 1.7 GB of source, 0.2 GB of objects of the lean configuration.
 _TREE_BYTES = 3 * 10**9
@@ -161,7 +162,7 @@ class _Work:
         with _marked(self._building):
             if self._config_moves(patches):
                 missing = self._configure((self.place / "base.config").read_text(), what)
-            said = self._make(_TARGETS, what)
+            said = self._make_kernel(what)
         found = warnings(said) if patches else state["warnings"]
         new = new_warnings(found, state["warnings"])
         facts = {"commit": commit, "warnings": found, "new_warnings": new, "missing": missing}
@@ -181,7 +182,7 @@ class _Work:
                 begun = ""
             missing = self._configure(kconfig.merged(begun, self.config.text), what)
             (self.place / "base.config").write_text(self._dot_config.read_text())
-            found = warnings(self._make(_TARGETS, what))
+            found = warnings(self._make_kernel(what))
         state = {"warnings": found, "missing": missing}
         facts = {"commit": commit, "new_warnings": [], **state}
         # Somebody may be using the one that is there.
@@ -199,6 +200,18 @@ class _Work:
     def _make(self, targets: Sequence[str], what: str) -> str:
         make = Make(self.toolchain, self.place, self.ccache, self.progress)
         return make(targets, what, self._log)
+
+    def _make_kernel(self, what: str) -> str:
+        """Raises HostError when the image that was made is not of the kernel that was made."""
+        said = self._make(_TARGETS, what)
+        made = self.place / "obj"
+        if carries((made / IMAGE).read_bytes(), (made / "vmlinux").read_bytes()) is False:
+            raise HostError(
+                f"{what}: the image holds another kernel than the vmlinux it was made of",
+                hint=f"remove {self.ccache} and build again",
+                log=self._log,
+            )
+        return said
 
     def _config_moves(self, patches: Sequence[Path]) -> bool:
         """Whether olddefconfig has to run: for these patches, or since the ones before them."""

@@ -28,8 +28,10 @@ _VARIABLES = ("ARCH=x86_64", "CC=ccache gcc", "HOSTCC=ccache gcc", "LOCALVERSION
 # places in a kernel's warnings, begin with ../src/.
 _ENVIRONMENT = {
     "CCACHE_DIR": str(_CCACHE),
-    # takes what a file includes from the compiler, so a miss costs no run of the preprocessor
-    "CCACHE_DEPEND": "1",
+    # Not CCACHE_DEPEND, though a miss would then run no preprocessor: ccache 4.7 sees no .incbin in
+    # that mode, and takes one kernel's piggy.o, which holds all of that kernel, for any other's of
+    # the same compressed size. The namespace leaves behind what was kept in that mode.
+    "CCACHE_NAMESPACE": "preprocessed",
     "CCACHE_COMPILERCHECK": "content",
     "CCACHE_MAXSIZE": CCACHE_LIMIT,
     "KBUILD_BUILD_TIMESTAMP": "1970-01-01",

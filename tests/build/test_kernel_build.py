@@ -167,6 +167,16 @@ def test_what_does_not_compile_is_told_by_its_line(builder: Builder) -> None:
     assert "return 5" in builder(good).image.read_text()
 
 
+def test_an_image_of_another_kernel_is_refused(fresh: Builder) -> None:
+    copied = "cp $(O)/vmlinux $(O)/arch"
+    patch = fresh.toy.patch("p", makefile=(copied, "cp $(O)/one.o $(O)/arch"))
+    with pytest.raises(HostError, match="holds another kernel"):
+        fresh(patch)
+    fresh.toy.reset()
+    kernel = fresh(fresh.toy.patch("q", one=("TOY", "TOY + 1")))
+    assert "TOY + 1" in kernel.image.read_text()
+
+
 def test_what_does_not_apply_leaves_nothing(builder: Builder) -> None:
     builder.toy.patch("before", one=("return TOY", "return TOY + 1"))
     late = builder.toy.patch("late", one=("return TOY + 1", "return TOY + 2"))

@@ -25,7 +25,7 @@ from harness.symbols import (
 from harness.testing.vmlinux import TEXT, Symbol, bzimage, elf, kallsyms
 from harness.text import printable
 from harness.verdict import Site
-from harness.vmlinux import ElfText, kernel_text, vmlinux
+from harness.vmlinux import ElfText, carries, kernel_text, vmlinux
 
 SLIDE = 0x2A000000
 MAP = """\
@@ -196,6 +196,16 @@ def test_vmlinux_of_a_bzimage(how: str) -> None:
     assert vmlinux(bzimage(packed[: len(packed) // 2])) is None
     text = kernel_text(inner)
     assert text == ElfText(((TEXT, b"\x90" * 64),))
+
+
+def test_an_image_carries_its_own_kernel_and_no_other() -> None:
+    own = elf([(".text", b"\x90" * 64, True), (".rodata", b"one", False)])
+    # of the same size, and with the same code
+    other = elf([(".text", b"\x90" * 64, True), (".rodata", b"two", False)])
+    image = bzimage(gzip.compress(own))
+    assert carries(image, own) is True
+    assert carries(image, other) is False
+    assert carries(b"no image", own) is None
 
 
 def test_images_that_cannot_be_read() -> None:
