@@ -133,13 +133,15 @@ def _map_places(image: Path, release: str) -> list[Path]:
 
 
 def _module_places(image: Path, release: str) -> list[Path]:
-    """Beside the image (Debian since 7.x), or below the root that /boot is in."""
+    """Beside the image (Debian since 7.x), below the root that /boot is in, or in a build tree."""
     root = image.resolve().parent.parent
-    return [
+    places = [
         image.resolve().parent,
         root / "lib/modules" / release,
         root / "usr/lib/modules" / release,
     ]
+    tree = _build_tree(image)
+    return [*places, tree / "lib/modules" / release] if tree else places
 
 
 def _header_places(image: Path, release: str) -> list[Path]:

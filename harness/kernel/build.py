@@ -211,7 +211,15 @@ class _Work:
                 hint=f"remove {self.ccache} and build again",
                 log=self._log,
             )
+        self._install_modules(made, what)
         return said
+
+    def _install_modules(self, made: Path, what: str) -> None:
+        """Have the configuration's modules, if it has any, where an installed kernel has them."""
+        remove_tree(made / "lib")
+        if "=m\n" in self._dot_config.read_text():
+            make = Make(self.toolchain, self.place, self.ccache, self.progress)
+            make(("modules_install",), f"{what}: modules", self.place / "install.log")
 
     def _config_moves(self, patches: Sequence[Path]) -> bool:
         """Whether olddefconfig has to run: for these patches, or since the ones before them."""

@@ -23,7 +23,10 @@ SAY_EVERY_S = 30.0
 _POLL_S = 0.02
 _PLACE = Path("/kernel")
 _CCACHE = Path("/ccache")
-_VARIABLES = ("ARCH=x86_64", "CC=ccache gcc", "HOSTCC=ccache gcc", "LOCALVERSION=")
+_VARIABLES = (
+    *("ARCH=x86_64", "CC=ccache gcc", "HOSTCC=ccache gcc", "LOCALVERSION="),
+    *(f"INSTALL_MOD_PATH={_PLACE}/obj", "INSTALL_MOD_STRIP=1"),
+)
 # No CCACHE_BASEDIR: all trees have the same paths already, and it would make __FILE__, so the
 # places in a kernel's warnings, begin with ../src/.
 _ENVIRONMENT = {

@@ -20,6 +20,9 @@ bzImage: $(O)/vmlinux
 	touch $(O)/scripts/fixdep.o
 modules:
 	touch $(O)/Module.symvers
+modules_install:
+	mkdir -p $(INSTALL_MOD_PATH)/lib/modules/toy/kernel
+	cp one.c $(INSTALL_MOD_PATH)/lib/modules/toy/kernel/one.ko
 $(O)/%.o: %.c include/toy.h
 	@echo '  CC      $*.o'
 	@gcc -Wall -Iinclude -c $*.c -o $@

@@ -167,6 +167,17 @@ def test_what_does_not_compile_is_told_by_its_line(builder: Builder) -> None:
     assert "return 5" in builder(good).image.read_text()
 
 
+def test_modules_are_kept_with_their_kernel_alone(fresh: Builder) -> None:
+    with_modules = Config("modules", "tinyconfig", "CONFIG_64BIT=y\nCONFIG_ONE=m\n", strict=True)
+    first = fresh(config=with_modules)
+    module = Path("lib/modules/toy/kernel/one.ko")
+    assert "TOY" in (first.build_tree / module).read_text()
+    patched = fresh(fresh.toy.patch("p", one=("TOY", "TOY + 1")), config=with_modules)
+    assert "TOY + 1" in (patched.build_tree / module).read_text()
+    assert compiled(patched) == ["one.o"]
+    assert not (fresh().build_tree / "lib").exists()
+
+
 def test_an_image_of_another_kernel_is_refused(fresh: Builder) -> None:
     copied = "cp $(O)/vmlinux $(O)/arch"
     patch = fresh.toy.patch("p", makefile=(copied, "cp $(O)/one.o $(O)/arch"))

@@ -58,6 +58,9 @@ def test_a_kernel_in_its_build_tree(tmp_path: Path) -> None:
     (tmp_path / "include/generated").mkdir(parents=True)
     kernel = inspect_kernel(image)
     assert (kernel.headers, kernel.system_map) == (tmp_path, tmp_path / "System.map")
+    assert kernel.modules is None
+    (tmp_path / "lib/modules/6.12.0-rc1/kernel").mkdir(parents=True)
+    assert inspect_kernel(image).modules == tmp_path / "lib/modules/6.12.0-rc1"
     assert kernel.to_json()["release"] == "6.12.0-rc1"
 
 
