@@ -298,17 +298,19 @@ class _Running:
         said = [note for series in self.sources.series.values() for note in series.notes]
         return [*self.sources.unread, *said, *issue_notes(known, night, self._today())]
 
-    def _publish(self) -> Night:
-        night = self.history.night(self.number)
+    def _publish(self, ended_s: float = 0.0) -> Night:
+        night = replace(self.history.night(self.number), ended_s=ended_s)
         notes = self._notes(night)
-        nights = self.history.nights()
+        nights = [night if one.number == night.number else one for one in self.history.nights()]
         publish(self.place, night, self.earlier, nights, notes, self.config.origin)
         return night
 
     def end(self) -> Ended:
         """Close the night, and remove the runs of nights that are long over."""
-        self.history.end_night(self.number, time.time())
-        night = self._publish()
+        ended_s = time.time()
+        # The pages first: a night that is killed in between is ended, and told, once more.
+        night = self._publish(ended_s)
+        self.history.end_night(self.number, ended_s)
         for number in self.history.numbers(self.config.name)[self.config.keep_nights :]:
             shutil.rmtree(self.place / f"{number:04}/runs", ignore_errors=True)
         return Ended(

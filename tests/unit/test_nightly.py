@@ -335,6 +335,22 @@ def test_an_old_night_is_not_gone_on_with(file: Path) -> None:
         assert history.night(old).ended_s
 
 
+def test_pages_of_a_night_that_was_killed_at_its_end_say_that_it_ended(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def kill(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(History, "end_night", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run(file, {})
+    pages = [file.parent / "runs/nights" / name for name in ("index.html", "0001/index.html")]
+    assert not any("goes on" in page.read_text() for page in pages)
+    world, ended = run(file, {})
+    assert (ended.night.number, world.guests) == (1, [])
+
+
 def test_runs_of_old_nights_are_removed(file: Path) -> None:
     file.write_text("keep_nights = 2\n" + TOML)
     ended = [run(file, {})[1] for _ in range(3)]
