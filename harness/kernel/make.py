@@ -6,6 +6,7 @@ what one tree compiled another one finds in ccache, and the same input gives the
 """
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,18 +24,19 @@ SAY_EVERY_S = 30.0
 _POLL_S = 0.02
 _PLACE = Path("/kernel")
 _CCACHE = Path("/ccache")
+_CC = Path(__file__).with_name("cc")
 _VARIABLES = (
-    *("ARCH=x86_64", "CC=ccache gcc", "HOSTCC=ccache gcc", "LOCALVERSION="),
+    *("ARCH=x86_64", f"CC={_PLACE}/cc", f"HOSTCC={_PLACE}/cc", "LOCALVERSION="),
     *(f"INSTALL_MOD_PATH={_PLACE}/obj", "INSTALL_MOD_STRIP=1"),
 )
 # No CCACHE_BASEDIR: all trees have the same paths already, and it would make __FILE__, so the
 # places in a kernel's warnings, begin with ../src/.
 _ENVIRONMENT = {
     "CCACHE_DIR": str(_CCACHE),
-    # Not CCACHE_DEPEND, though a miss would then run no preprocessor: ccache 4.7 sees no .incbin in
-    # that mode, and takes one kernel's piggy.o, which holds all of that kernel, for any other's of
-    # the same compressed size. The namespace leaves behind what was kept in that mode.
-    "CCACHE_NAMESPACE": "preprocessed",
+    # takes what a file includes from the compiler, so a miss costs no run of the preprocessor
+    "CCACHE_DEPEND": "1",
+    # leaves behind what was kept before cc looked for .incbin
+    "CCACHE_NAMESPACE": "2",
     "CCACHE_COMPILERCHECK": "content",
     "CCACHE_MAXSIZE": CCACHE_LIMIT,
     "KBUILD_BUILD_TIMESTAMP": "1970-01-01",
@@ -60,6 +62,7 @@ class Make:
         when it takes too long.
         """
         self.ccache.mkdir(parents=True, exist_ok=True)
+        shutil.copy(_CC, self.place / _CC.name)
         words = ["make", "-C", f"{_PLACE}/src", f"O={_PLACE}/obj", f"-j{os.cpu_count() or 1}"]
         argv = self.toolchain.root.command(
             [*words, "--output-sync=target", *_VARIABLES, *targets],
