@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, TypeVar
 
 from harness.errors import BuildError, HostError
+from harness.text import printable
 from harness.timeouts import Deadline
 
 T = TypeVar("T")
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _END_GRACE_S = 20.0
+_CHUNK_BYTES = 64 << 10
 _libc = ctypes.CDLL(None, use_errno=True)
 # So that an interruption of one thread can end what others wait for.
 _running: "set[subprocess.Popen[str] | subprocess.Popen[bytes]]" = set()
@@ -83,6 +85,61 @@ def run(
         what = f"{words[0]} failed with {child.returncode} {after}"
         raise BuildError(what, hint=hint, log=log_path)
     return result
+
+
+def bounded(
+    argv: Sequence[str], *, timeout_s: float, stdin: bytes, most: int
+) -> tuple[int, bytes, bytes]:
+    """Exit status, output and errors of a command, `most` bytes of each; the rest is dropped.
+
+    Raises HostError as run() does, and for a command that is not there too.
+    """
+    log.debug("run: %s", pasteable(argv))
+    words, deadline = list(argv), Deadline(timeout_s)
+    try:
+        child = subprocess.Popen(
+            words,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=_dying_with(os.getpid()),
+        )
+    except (OSError, ValueError) as error:
+        raise HostError(f"cannot start {printable(words[0], 80)}: {error}") from error
+    assert child.stdin and child.stdout and child.stderr
+    kept = bytearray(), bytearray()
+    threads = [
+        threading.Thread(target=_fill, args=(child.stdout, kept[0], most), daemon=True),
+        threading.Thread(target=_fill, args=(child.stderr, kept[1], most), daemon=True),
+        threading.Thread(target=_feed, args=(child.stdin, stdin), daemon=True),
+    ]
+    try:
+        with awaited(child):
+            for thread in threads:
+                thread.start()
+            child.wait(timeout_s)
+            # What it started may hold its output open.
+            for thread in threads:
+                thread.join(deadline.left_s())
+    except subprocess.TimeoutExpired as error:
+        said = f"{printable(pasteable(words), 200)} was still running"
+        raise HostError(f"{said} after {deadline.elapsed_s():.0f} s") from error
+    finally:
+        kill_group(child)
+    return child.returncode, bytes(kept[0]), bytes(kept[1])
+
+
+def _fill(pipe: IO[bytes], kept: bytearray, most: int) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        while data := pipe.read1(_CHUNK_BYTES):  # type: ignore[attr-defined]
+            kept += data[: most - len(kept)]
+
+
+def _feed(pipe: IO[bytes], data: bytes) -> None:
+    # It need not read what it is given.
+    with contextlib.suppress(OSError, ValueError), pipe:
+        pipe.write(data)
 
 
 def _start(

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A machine on which commands run: what every way to reach one has in common."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from harness import proc
 
 MOST_BYTES = 1 << 20
 
@@ -19,7 +22,7 @@ class Answer:
 
 
 class Remote(Protocol):
-    """A machine that runs commands; argv is quoted by whoever implements this, and only there."""
+    """A machine that runs commands."""
 
     def run(
         self,
@@ -34,3 +37,25 @@ class Remote(Protocol):
         Raises HarnessError when the machine cannot be reached or the command runs out of time,
         never for an exit code.
         """
+
+
+def quoted(argv: Sequence[str]) -> str:
+    """The one line that a shell on another machine takes for just these words."""
+    return shlex.join(argv)
+
+
+class LocalRemote:
+    """The machine that the harness runs on."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout_s: float,
+        stdin: bytes = b"",
+        max_bytes: int = MOST_BYTES,
+    ) -> Answer:
+        """As Remote.run()."""
+        code, out, err = proc.bounded(argv, timeout_s=timeout_s, stdin=stdin, most=max_bytes + 1)
+        truncated = max(len(out), len(err)) > max_bytes
+        return Answer(code, out[:max_bytes], err[:max_bytes], truncated)

@@ -3,18 +3,15 @@
 
 import base64
 import binascii
-import logging
-import shlex
 import shutil
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.errors import GuestError
+from harness.remote import quoted
+from harness.sshchannel import ended_after, read_both
 from harness.text import printable
 from harness.timeouts import Deadline
 
@@ -23,12 +20,8 @@ if TYPE_CHECKING:
 
 MOST_OUTPUT_BYTES = 16 << 20
 _USER = "root"
-_CHUNK_BYTES = 64 << 10
-_POLL_S = 0.02
 # More than a deadline, for a protocol that stands still where paramiko waits without one.
 _GRACE_S = 2.0
-# The client logs what it also raises; without a handler Python would print it to stderr.
-logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +81,7 @@ class Shell:
         self._client.set_missing_host_key_policy(paramiko.RejectPolicy())
         self._client.get_host_keys().add(f"[127.0.0.1]:{port}", host_key.get_name(), host_key)
         try:
-            with self._ended_after(timeout_s + _GRACE_S):
+            with ended_after(self._client, timeout_s + _GRACE_S):
                 self._client.connect(
                     "127.0.0.1",
                     port,
@@ -118,9 +111,12 @@ class Shell:
 
         deadline = Deadline(timeout_s)
         try:
-            with self._ended_after(timeout_s + _GRACE_S), self._open_channel(timeout_s) as channel:
-                channel.exec_command(shlex.join(argv))
-                out, err = _read_both(channel, deadline)
+            with (
+                ended_after(self._client, timeout_s + _GRACE_S),
+                self._open_channel(timeout_s) as channel,
+            ):
+                channel.exec_command(quoted(argv))
+                out, err = read_both(channel, deadline, MOST_OUTPUT_BYTES)
                 rc = channel.recv_exit_status()
         except (paramiko.SSHException, OSError, EOFError) as error:
             raise GuestError(
@@ -137,16 +133,6 @@ class Shell:
             raise EOFError("the connection is closed")
         return transport.open_session(timeout=timeout_s)
 
-    @contextmanager
-    def _ended_after(self, timeout_s: float) -> Iterator[None]:
-        timer = threading.Timer(timeout_s, self._client.close)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
     def interactive(self) -> "paramiko.Channel":
         """A shell on a terminal as large as ours, for a person."""
         size = shutil.get_terminal_size()
@@ -155,26 +141,6 @@ class Shell:
     def close(self) -> None:
         """End the connection; safe to call twice."""
         self._client.close()
-
-
-def _read_both(channel: "paramiko.Channel", deadline: Deadline) -> tuple[bytes, bytes]:
-    """Standard output and error up to their ends, read side by side: either may fill up first."""
-    out, err = bytearray(), bytearray()
-    while True:
-        ended = channel.exit_status_ready() and (channel.eof_received or channel.closed)
-        quiet = True
-        if channel.recv_ready():
-            out += channel.recv(_CHUNK_BYTES)[: MOST_OUTPUT_BYTES - len(out)]
-            quiet = False
-        if channel.recv_stderr_ready():
-            err += channel.recv_stderr(_CHUNK_BYTES)[: MOST_OUTPUT_BYTES - len(err)]
-            quiet = False
-        if quiet and ended:
-            return bytes(out), bytes(err)
-        if deadline.expired():
-            raise TimeoutError("it did not end in time")
-        if quiet:
-            time.sleep(_POLL_S)
 
 
 def _cause(error: Exception) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli, proc, progress
+from harness.arguments import build_parser
 from harness.errors import ExitCode
 from harness.kernel.built import BuiltKernel
 from harness.rundir import RunDir
@@ -68,12 +69,12 @@ def test_help_of_all_lists_commands_and_exit_codes(capsys: pytest.CaptureFixture
 
 
 def test_the_examples_of_the_help_can_be_parsed() -> None:
-    lines = [line.split("  ")[1] for line in (cli.build_parser().epilog or "").splitlines()
+    lines = [line.split("  ")[1] for line in (build_parser().epilog or "").splitlines()
              if line.startswith("  tdharness ")]  # fmt: skip
     assert len(lines) >= 5
     for line in lines:
         words = line.partition("|")[0].split()[1:]
-        assert cli.build_parser().parse_args(words).command == words[0]
+        assert build_parser().parse_args(words).command == words[0]
 
 
 @pytest.mark.parametrize(

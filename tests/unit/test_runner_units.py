@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness import cli, proc
+from harness import proc
+from harness.arguments import build_parser
 
 ROLE = Path(__file__).resolve().parents[2] / "ansible/roles/runner"
 UNITS = sorted(path.name for path in (ROLE / "templates").glob("*.j2"))
@@ -66,7 +67,7 @@ def test_the_commands_are_ones_that_tdharness_takes(name: str) -> None:
     assert words
     for program, *arguments in words:
         assert program == "/opt/tdharness/.venv/bin/tdharness"
-        found = cli.build_parser().parse_args(arguments)
+        found = build_parser().parse_args(arguments)
         assert (found.command, found.file, found.runs) == (
             "nightly", Path("nightly.toml"), Path("runs"),
         )  # fmt: skip

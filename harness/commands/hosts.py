@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Commands about the machines of a lab."""
+
+import argparse
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+from rich.table import Table
+
+from harness import proc
+from harness.errors import ExitCode, HarnessError, HostError
+from harness.hosts.config import Host, host_named, read_hosts
+from harness.hosts.lease import Lease, leased
+from harness.hosts.ssh import remote_of
+from harness.progress import Progress
+
+_POLL_S = 0.2
+
+
+def hosts(arguments: argparse.Namespace) -> ExitCode:
+    """One of the acts below."""
+    return _ACTS[arguments.act](arguments)
+
+
+def _list(arguments: argparse.Namespace) -> ExitCode:
+    from harness.report.text import console
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("host", "address", "mode", "lease"):
+        table.add_column(name)
+    found = read_hosts(arguments.hosts)
+    with Progress() as progress:
+        for host in found.values():
+            progress.say(f"asking {host.name}")
+            table.add_row(host.name, host.address or "this machine", host.mode, _lease_of(host))
+    console().print(table)
+    return ExitCode.PASS
+
+
+def _lease_of(host: Host) -> str:
+    try:
+        holding = Lease(remote_of(host)).ask("show")
+    except HarnessError as error:
+        return error.message
+    return f"{holding.owner}, {holding.left_s:.0f} s left" if holding.held else "free"
+
+
+def _check(arguments: argparse.Namespace) -> ExitCode:
+    from harness.hosts.facts import facts_of
+    from harness.hosts.preflight import fit, preflight, render
+    from harness.report.text import console
+
+    host = host_named(arguments.host, arguments.hosts)
+    with Progress() as progress:
+        progress.say(f"asking {host.name}")
+        lines = preflight(host, facts_of(remote_of(host)))
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(line) for line in lines], indent=2))
+    else:
+        console().print(render(host, lines))
+    return ExitCode.PASS if fit(lines) else ExitCode.HOST
+
+
+def _hold(arguments: argparse.Namespace) -> ExitCode:
+    host = host_named(arguments.host, arguments.hosts)
+    with Progress() as progress:
+        lease = Lease(remote_of(host))
+        progress.say(f"asking {host.name} for its lease")
+        with leased(lease, arguments.wait, progress.say):
+            progress.say(f"{host.name} is ours: {proc.pasteable(arguments.argv)}")
+            return _while_held(arguments.argv, lease, host)
+
+
+def _while_held(argv: list[str], lease: Lease, host: Host) -> ExitCode:
+    child = proc.spawn(argv, stdout=sys.stdout.buffer, stdin=sys.stdin.buffer)
+    try:
+        while not lease.ended.is_set():
+            try:
+                code = child.wait(_POLL_S)
+            except subprocess.TimeoutExpired:
+                continue
+            return ExitCode.PASS if code == 0 else ExitCode.FINDINGS
+    finally:
+        proc.kill_group(child)
+    raise HostError(
+        f"the lease of {host.name} was lost while {argv[0]} ran, which was ended",
+        hint="someone released it, or the host did not answer for as long as a lease lasts",
+    )
+
+
+def _release(arguments: argparse.Namespace) -> ExitCode:
+    Lease(remote_of(host_named(arguments.host, arguments.hosts))).ask("clear")
+    return ExitCode.PASS
+
+
+_ACTS: dict[str, Callable[[argparse.Namespace], ExitCode]] = {
+    "list": _list,
+    "check": _check,
+    "lease": _hold,
+    "release": _release,
+}
