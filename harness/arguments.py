@@ -79,9 +79,7 @@ def build_parser() -> argparse.ArgumentParser:
     judge = add("judge", "judge a saved run again", f"{_RUN} --strict")
     judge.add_argument("run", type=Path, metavar="DIR")
     _add_verdict_options(judge)
-    events = add("events", "print a run's event stream", f"{_RUN} --json | head")
-    events.add_argument("run", type=Path, metavar="DIR")
-    events.add_argument("--json", action="store_true", help="one JSON object a line")
+    _add_events(add("events", "print a run's event stream", f"{_RUN} --json | head"))
     _add_mce(add("mce", "decode machine checks: a log, a paste, a database", "/var/log/kern.log"))
     _add_person(add("shell", "open a shell in a running guest over ssh", _RUN))
     _add_person(add("console", "open the serial console of a running guest; Ctrl-] leaves", _RUN))
@@ -93,7 +91,13 @@ def build_parser() -> argparse.ArgumentParser:
     _add_mutate(add("mutate", "plant every known fault and print how many were caught", "--smp 4"))
     _add_bisect_step(add("bisect-step", "say for `git bisect run` what HEAD is", "--finding RULE"))
     _add_hosts(add("hosts", "the machines of a lab: list, check, lease", "check tdx1"))
+    _add_qualify(add("qualify", "see whether a host is fit for guests", "local"))
     return parser
+
+
+def _add_events(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="DIR")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
 
 
 def _add_history(parser: argparse.ArgumentParser) -> None:
@@ -341,3 +345,21 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
                 "--wait", type=float, default=3600.0, metavar="SECONDS", help="default: an hour"
             )
             act.add_argument("argv", nargs="+", metavar="COMMAND", help="and its words, after --")
+
+
+def _add_qualify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("host", metavar="HOST", help="local, the machine that guests run on")
+    parser.add_argument(
+        "--profile", choices=("quick", "full", "soak"), default="quick", help="default: quick"
+    )
+    parser.add_argument(
+        "--hosts", type=Path, default=HOSTS, metavar="FILE", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--kernel", default="stock", metavar="IMAGE", help="of the guests; default: stock"
+    )
+    parser.add_argument(
+        "--wait", type=float, default=3600.0, metavar="SECONDS", help="for the lease; default: 3600"
+    )
+    parser.add_argument("--json", action="store_true", help="the report, for machines")
+    _add_runs(parser)

@@ -39,6 +39,7 @@ def _commands() -> dict[str, Callable[[argparse.Namespace], int]]:
         "history": records.history,
         "clean": many.clean,
         "nightly": many.nightly,
+        "qualify": hosts.qualify,
         "mutate": many.mutate,
         "series": many.series,
         "bisect-step": guests.bisect_step,

@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import IO
 
 from rich.table import Table
 
@@ -75,7 +76,7 @@ def _hold(arguments: argparse.Namespace) -> ExitCode:
 
 
 def _while_held(argv: list[str], lease: Lease, host: Host) -> ExitCode:
-    child = proc.spawn(argv, stdout=sys.stdout.buffer, stdin=sys.stdin.buffer)
+    child = proc.spawn(argv, stdout=sys.stdout.buffer, stdin=_input())
     try:
         while not lease.ended.is_set():
             try:
@@ -91,9 +92,44 @@ def _while_held(argv: list[str], lease: Lease, host: Host) -> ExitCode:
     )
 
 
+def _input() -> IO[bytes] | None:
+    """Ours, if we have one."""
+    try:
+        sys.stdin.fileno()
+    except (AttributeError, OSError, ValueError):
+        return None
+    return sys.stdin.buffer
+
+
 def _release(arguments: argparse.Namespace) -> ExitCode:
     Lease(remote_of(host_named(arguments.host, arguments.hosts))).ask("clear")
     return ExitCode.PASS
+
+
+def qualify(arguments: argparse.Namespace) -> ExitCode:
+    """Qualify a host."""
+    from harness.qualify.run import Order
+    from harness.qualify.run import qualify as carry_out
+    from harness.report.qualification import headline, table
+    from harness.report.text import console
+
+    host = host_named(arguments.host, arguments.hosts)
+    with Progress() as progress:
+        order = Order(
+            host=host,
+            remote=remote_of(host),
+            profile=arguments.profile,
+            kernel=arguments.kernel,
+            runs=arguments.runs,
+            wait_s=arguments.wait,
+        )
+        done = carry_out(order, progress.say)
+    if arguments.json:
+        print(json.dumps(done.now.to_json(), indent=2))
+    else:
+        console().print(table(done.now, done.before))
+        print(f"\n{done.now.outcome.value}: {headline(done.now, done.before)}\n{done.page}")
+    return done.now.outcome.exit_code
 
 
 _ACTS: dict[str, Callable[[argparse.Namespace], ExitCode]] = {

@@ -67,7 +67,12 @@ class SshRemote:
         transport = self._transport(deadline)
         words = ["timeout", "--kill-after=5", str(int(timeout_s) + _REMOTE_GRACE_S), *argv]
         try:
-            with transport.open_session(timeout=deadline.left_s()) as channel:
+            channel = transport.open_session(timeout=deadline.left_s())
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self.close()
+            raise self._failed(argv, deadline, f"it was not begun: {_words(error)}") from error
+        try:
+            with channel:
                 channel.settimeout(timeout_s)
                 channel.exec_command(quoted(words))
                 feeder = threading.Thread(target=_feed, args=(channel, stdin), daemon=True)
@@ -102,13 +107,16 @@ class SshRemote:
         return self._failed(
             argv,
             deadline,
-            f"the connection was lost ({printable(str(error), 200) or type(error).__name__}), and "
-            "it is not known how far it got",
+            f"the connection was lost ({_words(error)}), and it is not known how far it got",
         )
 
     def _failed(self, argv: Sequence[str], deadline: Deadline, why: str) -> HostError:
         what = printable(quoted(argv), 120)
         return HostError(f"{self._host.name}: {what}: after {deadline.elapsed_s():.1f} s {why}")
+
+
+def _words(error: Exception) -> str:
+    return printable(str(error), 200) or type(error).__name__
 
 
 def _feed(channel: "paramiko.Channel", data: bytes) -> None:
@@ -171,7 +179,7 @@ def _refusal(host: Host, error: Exception, deadline: Deadline) -> HarnessError:
         )
     return HostError(
         f"no ssh to {host.name} ({host.address}, port {host.port}) after "
-        f"{deadline.elapsed_s():.1f} s: {printable(str(error), 200) or type(error).__name__}",
+        f"{deadline.elapsed_s():.1f} s: {_words(error)}",
         hint="is the machine on, and its ssh server?",
     )
 

@@ -14,7 +14,7 @@ HARNESS = Path(__file__).resolve().parents[2] / "harness"
 LAYERS = (
     # 0: words that everything else is said in
     ("errors", "timeouts", "text"),
-    ("events", "verdict", "steps"),
+    ("events", "verdict", "steps", "tomltable"),
     # 1: pure, from events or text to findings
     ("vmlinux", "rules.table", "kernellog_patterns", "cpio"),
     ("functions", "kernellog_lines", "triage", "vmm"),
@@ -31,7 +31,7 @@ LAYERS = (
     ("symbols",),
     ("conversions",),
     ("rules", "planted", "faults", "mutants", "consequences"),
-    ("score", "history.records", "hostmce"),
+    ("score", "history.records", "hostmce", "qualify.result"),
     ("history.trend",),
     ("export",),
     # 2: one outside thing each
@@ -62,7 +62,7 @@ LAYERS = (
     ("scoretable",),
     ("mutate", "series.trial"),
     ("series.review",),
-    ("series.show", "nightly"),
+    ("series.show", "nightly", "qualify"),
     ("commands", "arguments"),
     ("cli", "pytest_plugin"),
     ("__main__",),

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Each kind of item, done: guests run, judged, and counted."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.errors import HarnessError
+from harness.hostmce.collect import Collector
+from harness.hostmce.told import HostState, HostTold
+from harness.hosts.config import Host
+from harness.hosts.facts import Facts
+from harness.hosts.preflight import Grade, fit, preflight
+from harness.job import in_child
+from harness.judge import judge
+from harness.prepare import Request
+from harness.qualify.profile import Item, Kind
+from harness.qualify.result import Result
+from harness.rundir import RunDir
+from harness.verdict import Outcome, Severity, Verdict
+
+_ALL = ("conversion", "dma", "devices")
+_CONVERSION = ("conversion",)
+_GUEST_TIMEOUT_S = 900.0
+_MOST_WORDS = 5
+# One guest with its workloads, from a request to its verdict.
+RunGuest = Callable[[Request, Sequence[str]], tuple[RunDir, Verdict]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """The host as the items use it."""
+
+    host: Host
+    facts: Facts
+    kernel: str
+    place: Path
+    collector: Collector
+    guest: RunGuest
+
+
+def bench(host: Host, facts: Facts, kernel: str, place: Path, collector: Collector) -> Bench:
+    """One whose guests are real."""
+
+    def guest(request: Request, workloads: Sequence[str]) -> tuple[RunDir, Verdict]:
+        run = in_child(request, workloads, place / "runs", _GUEST_TIMEOUT_S)
+        return run, judge(run)
+
+    return Bench(
+        host=host, facts=facts, kernel=kernel, place=place, collector=collector, guest=guest
+    )
+
+
+def do(item: Item, on: Bench) -> Result:
+    """One item, to its result; what the host or a guest does wrong is in it, and raises nothing."""
+    start_s = time.monotonic()
+    try:
+        result = _KINDS[item.kind](item, on)
+    except HarnessError as error:
+        words = (error.message, *([f"hint: {error.hint}"] if error.hint else []))
+        result = _result(item, Outcome.ERROR, words)
+    return replace(result, seconds=round(time.monotonic() - start_s, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class _Ran:
+    """One guest: its run and verdict, or why there is none."""
+
+    run: RunDir | None
+    verdict: Verdict | None
+    seconds: float
+    error: str = ""
+
+    @property
+    def outcome(self) -> Outcome:
+        return self.verdict.outcome if self.verdict else Outcome.ERROR
+
+
+def _guest(item: Item, on: Bench, workloads: Sequence[str]) -> _Ran:
+    request = Request(kernel=on.kernel, smp=item.vcpus, memory_mib=item.memory_mib)
+    start_s = time.monotonic()
+    try:
+        run, verdict = on.guest(request, workloads)
+    except HarnessError as error:
+        return _Ran(None, None, time.monotonic() - start_s, error.message)
+    return _Ran(run, verdict, time.monotonic() - start_s)
+
+
+def _told(item: Item, on: Bench, ran: Sequence[_Ran], more: Sequence[str] = ()) -> Result:
+    """The result of guests: the worst of them, the first few reasons, and figures over all."""
+    order = list(Outcome)
+    outcome = min((one.outcome for one in ran), key=order.index, default=Outcome.EMPTY)
+    conversions = sum(one.verdict.counts.get("conversions", 0) for one in ran if one.verdict)
+    good = sum(one.outcome is Outcome.PASS for one in ran)
+    words = [f"{good} of {len(ran)} guests passed, {conversions:,} conversions judged"]
+    for one in ran:
+        words += [one.error] if one.error else []
+        if one.verdict and one.outcome is not Outcome.PASS:
+            failing = [f.summary for f in one.verdict.findings if f.severity is Severity.FAIL]
+            words += failing[:_MOST_WORDS] or [one.verdict.reason]
+    times = [one.seconds for one in ran]
+    figures: dict[str, float] = {"guests": len(ran), "conversions": conversions}
+    if times:
+        figures["boot_s"] = round(statistics.median(times), 2)
+    # Of many boots the good ones tell nothing more.
+    kept = [one.run for one in ran if one.run and one.outcome is not Outcome.PASS][:_MOST_WORDS]
+    runs = kept or [one.run for one in ran if one.run][:1]
+    names = tuple(str(run.path.relative_to(on.place)) for run in runs)
+    return _result(item, outcome, (*words, *more), figures, names)
+
+
+def _result(
+    item: Item,
+    outcome: Outcome,
+    words: Sequence[str],
+    figures: dict[str, float] | None = None,
+    runs: tuple[str, ...] = (),
+) -> Result:
+    return Result(
+        id=item.id,
+        requirement=item.requirement,
+        outcome=outcome,
+        evidence=tuple(words),
+        figures=figures or {},
+        runs=runs,
+    )
+
+
+def _preflight(item: Item, on: Bench) -> Result:
+    lines = preflight(on.host, on.facts)
+    words = [
+        f"{line.name}: {line.grade}: {line.found}" + (f"; needed: {line.needed}" if line.do else "")
+        for line in lines
+    ]
+    unknown = all(line.grade is Grade.UNKNOWN for line in lines)
+    outcome = Outcome.EMPTY if unknown else Outcome.PASS if fit(lines) else Outcome.FAIL
+    return _result(item, outcome, words)
+
+
+def _boots(item: Item, on: Bench) -> Result:
+    with ThreadPoolExecutor(item.count, "guest") as pool:
+        ran = list(pool.map(lambda _: _guest(item, on, _CONVERSION), range(item.count)))
+    return _told(item, on, ran)
+
+
+def _suite(item: Item, on: Bench) -> Result:
+    return _told(item, on, [_guest(item, on, _ALL)])
+
+
+def _kexec(item: Item, on: Bench) -> Result:
+    return _told(item, on, [_guest(item, on, ("kexec",)) for _ in range(item.count)])
+
+
+def _reboots(item: Item, on: Bench) -> Result:
+    return _told(item, on, [_guest(item, on, _CONVERSION) for _ in range(item.count)])
+
+
+def _stress(item: Item, on: Bench) -> Result:
+    before = on.collector.before()
+    ran = list(_for_minutes(item, on))
+    told = on.collector.after(before)
+    result = _told(item, on, ran, told_words(told))
+    worse = min(result.outcome, of_host(told), key=list(Outcome).index)
+    return replace(result, outcome=worse)
+
+
+def _for_minutes(item: Item, on: Bench) -> Iterator[_Ran]:
+    end_s = time.monotonic() + 60.0 * item.minutes
+    while True:
+        yield _guest(item, on, _CONVERSION)
+        if time.monotonic() >= end_s:
+            return
+
+
+def of_host(told: HostTold) -> Outcome:
+    """What the host's own reports make of a stress: silence counts only where somebody listened."""
+    if told.state is not HostState.ALIVE:
+        return Outcome.ERROR
+    if told.merged.total or any("EDAC" in note for note in told.notes):
+        return Outcome.FAIL
+    return Outcome.PASS if told.heard else Outcome.EMPTY
+
+
+def told_words(told: HostTold) -> list[str]:
+    """The host's reports, in words."""
+    heard = ", ".join(told.heard) or "nobody"
+    return [f"{told.merged.total} machine checks; asked: {heard}", *told.sentences]
+
+
+_KINDS: dict[Kind, Callable[[Item, Bench], Result]] = {
+    Kind.PREFLIGHT: _preflight,
+    Kind.BOOTS: _boots,
+    Kind.SUITE: _suite,
+    Kind.STRESS: _stress,
+    Kind.KEXEC: _kexec,
+    Kind.REBOOTS: _reboots,
+}

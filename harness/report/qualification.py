@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The page of a qualification: each requirement, what was seen of it, and the last time.
+
+One file without scripts; all that it prints passes the gates of harness.report.html.
+"""
+
+from dataclasses import dataclass
+
+from rich.table import Table
+from rich.text import Text
+
+from harness.history.trend import day
+from harness.qualify.result import Qualification, Result, change, ratios
+from harness.report import html
+from harness.verdict import Outcome
+
+_TONES = {Outcome.PASS: "t-pass", Outcome.FAIL: "t-fail"}
+_OTHER_TONE = "t-empty"
+_MINUTE_S = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A requirement and how it went."""
+
+    result: Result
+    tone: str
+    time: str
+    change: str
+    figures: tuple[str, ...]
+
+
+def headline(now: Qualification, before: Qualification | None) -> str:
+    """One sentence."""
+    good = sum(one.outcome is Outcome.PASS for one in now.results)
+    said = f"{good} of {len(now.results)} requirements met"
+    said += "" if now.ended_s else ", and it goes on"
+    if before is None:
+        return said
+    moved = [change(one, before.results) for one in now.results]
+    worse, better = moved.count("worse"), moved.count("better")
+    return f"{said}; against number {before.number}: {worse} worse, {better} better"
+
+
+def rows(now: Qualification, before: Qualification | None) -> list[Row]:
+    """All results, in the order in which they came."""
+    known = before.results if before else ()
+    return [
+        Row(
+            result=one,
+            tone=_TONES.get(one.outcome, _OTHER_TONE),
+            time=_time(one.seconds),
+            change=change(one, known),
+            figures=_figures(one, next((last for last in known if last.id == one.id), None)),
+        )
+        for one in now.results
+    ]
+
+
+def _figures(now: Result, last: Result | None) -> tuple[str, ...]:
+    moved = ratios(now, last) if last else {}
+    return tuple(
+        f"{name.removesuffix('_s').replace('_', ' ')}: {value:,g}"
+        + (" s" if name.endswith("_s") else "")
+        + (f" ({moved[name]:.2f} of the last time)" if name in moved else "")
+        for name, value in now.figures.items()
+    )
+
+
+def _time(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), _MINUTE_S)
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def render(now: Qualification, before: Qualification | None) -> str:
+    """The page as HTML text."""
+    return html.template("qualification.html.j2").render(
+        now=now,
+        before=before,
+        badge=now.outcome.value if now.ended_s else "...",
+        tone=_TONES.get(now.outcome, _OTHER_TONE),
+        headline=headline(now, before),
+        day=day(now.started_s),
+        before_day=day(before.started_s) if before else "",
+        rows=rows(now, before),
+        took=_time(sum(one.seconds for one in now.results)),
+        css=html.styles("night"),
+    )
+
+
+def table(now: Qualification, before: Qualification | None) -> Table:
+    """The same in the terminal, within 100 columns."""
+    shown = Table(box=None, pad_edge=False, width=100)
+    for name in ("", "requirement", "evidence", "time", "last time"):
+        shown.add_column(name)
+    for row in rows(now, before):
+        one = row.result
+        evidence = "\n".join(one.evidence[:3])
+        shown.add_row(
+            one.outcome.value, one.requirement, Text(evidence), row.time, row.change or "new"
+        )
+    return shown
