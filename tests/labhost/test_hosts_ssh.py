@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness import cli
-from harness.errors import ConfigError, HostError
+from harness.errors import ConfigError, HarnessError, HostError
 from harness.hostmce.watch import ask_boot_id
 from harness.hosts.config import Host
 from harness.hosts.facts import facts_of
@@ -175,6 +175,6 @@ def test_a_host_that_restarts_is_another_boot(own_lab_host: LabHost) -> None:
         # The old connection went with the old boot; whichever call finds out says so.
         after, end_s = boot, time.monotonic() + 120
         while after == boot and time.monotonic() < end_s:
-            with suppress(HostError):
+            with suppress(HarnessError):
                 after = ask_boot_id(remote)
         assert after == own_lab_host.boot_ids[-1]
