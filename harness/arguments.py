@@ -9,6 +9,8 @@ from harness import __version__
 RUNS = Path("runs")
 HISTORY = RUNS / "history.sqlite"
 HOSTS = Path("hosts.toml")
+# Found by the harness itself, in the kernels that it boots by default.
+KNOWN = Path(__file__).parents[1] / "kernel-patches/6.12/findings/known-issues.toml"
 _RUN = "runs/20260101T000000Z-conversion-1a2b3c"
 _EPILOG = f"""\
 exit codes: 0 pass, 1 findings, 2 wrong usage or input, 3 host or build, 4 cannot judge,
@@ -360,6 +362,13 @@ def _add_qualify(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--wait", type=float, default=3600.0, metavar="SECONDS", help="for the lease; default: 3600"
+    )
+    parser.add_argument(
+        "--known",
+        type=Path,
+        default=KNOWN,
+        metavar="FILE",
+        help="issues of guest kernels, which count against no host; default: %(default)s",
     )
     parser.add_argument("--json", action="store_true", help="the report, for machines")
     _add_runs(parser)

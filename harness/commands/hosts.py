@@ -112,6 +112,7 @@ def qualify(arguments: argparse.Namespace) -> ExitCode:
     from harness.qualify.run import qualify as carry_out
     from harness.report.qualification import headline, table
     from harness.report.text import console
+    from harness.series.issues import issues_of
 
     host = host_named(arguments.host, arguments.hosts)
     with Progress() as progress:
@@ -122,6 +123,7 @@ def qualify(arguments: argparse.Namespace) -> ExitCode:
             kernel=arguments.kernel,
             runs=arguments.runs,
             wait_s=arguments.wait,
+            known=issues_of("", arguments.known),
         )
         done = carry_out(order, progress.say)
     if arguments.json:

@@ -18,8 +18,9 @@ from harness.hostmce.collect import Collector
 from harness.hosts.config import Host
 from harness.hosts.facts import Facts, facts_of
 from harness.hosts.lease import Lease, leased
+from harness.known import KnownIssue
 from harness.provision.cache import locked
-from harness.qualify.items import Bench, bench, do
+from harness.qualify.items import Bench, RunGuest, do, real_guests
 from harness.qualify.profile import PROFILES, items_of
 from harness.qualify.result import Qualification, qualification_of
 from harness.remote import Remote
@@ -43,8 +44,10 @@ class Order:
     kernel: str
     runs: Path
     wait_s: float = 3600.0
-    # how guests run; tests have their own
-    bench: Callable[[Host, Facts, str, Path, Collector], Bench] = bench
+    known: tuple[KnownIssue, ...] = ()
+    # what tests have their own of
+    guests: Callable[[Path], RunGuest] = real_guests
+    collector: Callable[[Remote], Collector] = Collector
 
     @property
     def home(self) -> Path:
@@ -80,7 +83,15 @@ def qualify(order: Order, progress: Progress) -> Done:
         now = _begun(order, facts)
         place = order.home / f"{now.number:04}"
         before = _last(order.home, now)
-        on = order.bench(order.host, facts, order.kernel, place, Collector(order.remote))
+        on = Bench(
+            host=order.host,
+            facts=facts,
+            kernel=order.kernel,
+            place=place,
+            collector=order.collector(order.remote),
+            guest=order.guests(place),
+            known=order.known,
+        )
         for item in items_of(PROFILES[order.profile], order.host, _available_mib(facts)):
             if any(one.id == item.id for one in now.results):
                 continue

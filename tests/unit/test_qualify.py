@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Qualifications with pretended guests and host reports: items, results, resuming, comparing."""
 
+import datetime
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,8 +16,9 @@ from harness.hostmce.told import HostState, HostTold
 from harness.hosts.config import Host
 from harness.hosts.facts import Facts
 from harness.hosts.lease import Lease
+from harness.known import KnownIssue
 from harness.prepare import Request
-from harness.qualify.items import Bench, of_host
+from harness.qualify.items import RunGuest, of_host
 from harness.qualify.profile import PROFILES, Kind, guests_at_once, items_of
 from harness.qualify.result import Qualification, Result, change, qualification_of
 from harness.qualify.run import Done, Order, qualify
@@ -24,6 +26,7 @@ from harness.remote import LocalRemote
 from harness.report.qualification import render, table
 from harness.report.text import console
 from harness.rundir import RunDir
+from harness.triage import identity_of
 from harness.verdict import Finding, Outcome, Severity, Verdict
 
 LOCAL = Host(name="local")
@@ -65,17 +68,12 @@ def lease_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def order(tmp_path: Path, guest: Guest, told: HostTold = HEARD, profile: str = "quick") -> Order:
-    def bench(host: Host, facts: Facts, kernel: str, place: Path, _: Collector) -> Bench:
-        def run(request: Request, workloads: Sequence[str]) -> tuple[RunDir, Verdict]:
-            return RunDir.create(place / "runs", "fake"), guest(request, workloads)
-
-        return Bench(
-            host=host, facts=facts, kernel=kernel, place=place, collector=Reports(told), guest=run
-        )
+    def guests(place: Path) -> RunGuest:
+        return lambda request, words: (RunDir.create(place / "runs", "fake"), guest(request, words))
 
     return Order(
         host=LOCAL, remote=LocalRemote(), profile=profile, kernel="stock", runs=tmp_path / "runs",
-        wait_s=1.0, bench=bench,
+        wait_s=1.0, guests=guests, collector=lambda _: Reports(told),
     )  # fmt: skip
 
 
@@ -108,6 +106,20 @@ def test_a_guest_that_fails_is_told_where_it_failed(tmp_path: Path) -> None:
     page = done.page.read_text()
     assert "&lt;b&gt;died" in page and "<b>died" not in page
     assert done.now.outcome.exit_code == 1
+
+
+def test_what_is_known_of_the_guests_kernel_is_no_fault_of_the_host(tmp_path: Path) -> None:
+    issue = KnownIssue(
+        fingerprint=identity_of(BAD.findings[0]), link="https://example.org/1",
+        expires=datetime.date.max,
+    )  # fmt: skip
+    asked = replace(order(tmp_path, lambda *_: BAD), known=(issue,))
+    done = qualify(asked, lambda _: None)
+    assert done.now.outcome is Outcome.PASS
+    assert "known of the guest's kernel: https://example.org/1" in done.now.results[1].evidence
+    # an expired one hides nothing
+    late = replace(asked, known=(replace(issue, expires=datetime.date(2020, 1, 1)),))
+    assert qualify(late, lambda _: None).now.outcome is Outcome.FAIL
 
 
 def test_a_guest_that_cannot_be_run_costs_its_item_alone(tmp_path: Path) -> None:
