@@ -114,7 +114,7 @@ def change(now: Result, before: Sequence[Result]) -> str:
     order = list(Outcome)
     if now.outcome is not last.outcome:
         return "better" if order.index(now.outcome) > order.index(last.outcome) else "worse"
-    ratio = ratios(now, last).get("boot_s", 1.0)
+    ratio = ratios(now, last).get("guest_s", 1.0)
     return "worse" if ratio > _NOISE else "better" if ratio < 1 / _NOISE else "same"
 
 

@@ -140,6 +140,7 @@ def test_a_guest_that_cannot_be_run_costs_its_item_alone(tmp_path: Path) -> None
     [
         (HEARD, Outcome.PASS),
         (HostTold(), Outcome.EMPTY),
+        (HostTold(heard=("kernel log",)), Outcome.EMPTY),
         (replace(HEARD, merged=Merged(total=1)), Outcome.FAIL),
         (replace(HEARD, notes=("EDAC mc0/ce_count went up by 1",)), Outcome.FAIL),
         (replace(HEARD, state=HostState.REBOOTED), Outcome.ERROR),
@@ -186,17 +187,17 @@ def test_another_profile_begins_anew_and_the_same_is_compared(tmp_path: Path) ->
     assert "against number 1: 6 worse, 0 better" in worse.page.read_text()
 
 
-def result(outcome: Outcome = Outcome.PASS, boot_s: float = 10.0) -> Result:
-    return Result(id="a", requirement="b", outcome=outcome, figures={"boot_s": boot_s})
+def result(outcome: Outcome = Outcome.PASS, guest_s: float = 10.0) -> Result:
+    return Result(id="a", requirement="b", outcome=outcome, figures={"guest_s": guest_s})
 
 
 @pytest.mark.parametrize(
     ("now", "words"),
     [
         (result(), "same"),
-        (result(boot_s=12.0), "same"),
-        (result(boot_s=13.0), "worse"),
-        (result(boot_s=7.0), "better"),
+        (result(guest_s=12.0), "same"),
+        (result(guest_s=13.0), "worse"),
+        (result(guest_s=7.0), "better"),
         (result(Outcome.FAIL, 1.0), "worse"),
         (replace(result(), id="new"), ""),
     ],
