@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What the boot itself converted, and the ways to reach the guest."""
 
+import os
+import re
+import socket
+from pathlib import Path
+
 import pytest
 
 from harness.console import expect
 from harness.conversions import conversions
 from harness.events import decode
 from harness.judge import load
+from harness.machine.qemu import QemuMachine
 from harness.rundir import RunDir
 from harness.suite import TestGuest
+from harness.testing.sockets import listeners, listening
 
 pytestmark = [pytest.mark.integration, pytest.mark.needs_td]
 
@@ -65,3 +72,36 @@ def test_the_stream_grows_without_a_trailer(guest: TestGuest) -> None:
     assert not stream.complete
     assert guest.sh("tdh convert size=4K").rc == 0
     assert len(decode(guest.session.run.events.read_bytes()).events) > len(stream.events)
+
+
+# As the kernel prints them: every address, one of another machine, IPv6's every address and ::1.
+TABLES = f"""\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 00000000:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 11 1 0 0
+   1: 0702000A:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 12 1 0 0
+   2: 0100007F:0017 00000000:0000 01 00000000:00000000 00:00000000 00000000  0 0 13 1 0 0
+   3: {"0" * 32}:0050 {"0" * 32}:0000 0A 0:0 0:0 0 0 0 14 1
+   4: {"0" * 24}01000000:0051 {"0" * 32}:0000 0A 0:0 0:0 0 0 0 15 1
+   5: 00000000:0052 00000000:0000 0A 00000000:00000000 00:00000000 00000000  0 0 16 1 0 0
+"""
+
+
+def test_nothing_listens_beyond_this_machine(guest: TestGuest) -> None:
+    assert listeners(TABLES, {"11", "12", "13", "14", "15"}) == {
+        ("0.0.0.0", 8080), ("10.0.2.7", 22), ("::", 80), ("::1", 81),
+    }  # fmt: skip
+    machine = guest.session.machine
+    assert isinstance(machine, QemuMachine)
+    assert listening(machine.pid) == {("127.0.0.1", machine.ssh_port)}
+    with socket.create_server(("127.0.0.1", 0)) as ours:
+        assert ("127.0.0.1", ours.getsockname()[1]) in listening(os.getpid())
+    assert guest.sh("tdh convert size=4K").rc == 0
+
+
+def test_qemu_may_start_no_process_and_gain_no_right(guest: TestGuest) -> None:
+    assert isinstance(guest.session.machine, QemuMachine)
+    status = Path(f"/proc/{guest.session.machine.pid}/status").read_text()
+    # a seccomp filter is in force
+    assert re.search(r"^Seccomp:\s+2$", status, re.MULTILINE)
+    assert re.search(r"^NoNewPrivs:\s+1$", status, re.MULTILINE)
+    assert guest.sh("tdh convert size=4K").rc == 0
