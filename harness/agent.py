@@ -5,6 +5,7 @@ The guest's side, and the protocol, are in guest-images/initramfs/agent. What th
 hostile: lines and totals are bounded, and a line that is not an answer is dropped and counted.
 """
 
+import contextlib
 import select
 import socket
 import time
@@ -44,6 +45,7 @@ class Agent:
         self._next_id = 1
         self.dropped_lines = 0
         self.boot_id: str | None = None
+        self._given_up = ""
 
     def wait_ready(self, timeout_s: float) -> str:
         """The guest's boot id, once its agent runs. Raises GuestError, MachineError."""
@@ -106,7 +108,7 @@ class Agent:
             chunk = b""
         if not chunk:
             raise MachineError(
-                f"QEMU ended {deadline.elapsed_s():.1f} s into {what}",
+                self._given_up or f"QEMU ended {deadline.elapsed_s():.1f} s into {what}",
                 hint="read QEMU's own output",
             )
         *lines, rest = (self._rest + chunk).split(b"\n")
@@ -128,7 +130,14 @@ class Agent:
                 f"the guest's agent took no command for {deadline.timeout_s:.0f} s: {what}"
             ) from error
         except OSError as error:
-            raise MachineError(f"QEMU is gone, so {what} cannot run: {error.strerror}") from error
+            gone = f"QEMU is gone, so {what} cannot run: {error.strerror}"
+            raise MachineError(self._given_up or gone) from error
+
+    def give_up(self, why: str) -> None:
+        """End the wait that goes on, in any thread, and each later one: MachineError with `why`."""
+        self._given_up = why
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close this end; the guest's agent greets whoever comes next."""

@@ -196,6 +196,12 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser) -> None:
     _add_guest_options(parser)
     _add_runs(parser)
+    parser.add_argument(
+        "--host", metavar="HOST", help="keep what this host tells meanwhile: its machine checks"
+    )
+    parser.add_argument(
+        "--hosts", type=Path, default=HOSTS, metavar="FILE", help="default: %(default)s"
+    )
     _add_workload(parser)
     parser.add_argument(
         "--fault",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from harness import proc
 from harness.errors import GuestError, HarnessError, HostError, MachineError
+from harness.hostguard import guarded
+from harness.hosts.config import Host
 from harness.prepare import Request
 from harness.rundir import RunDir
 from harness.session import Guest, Plan, Progress
@@ -22,16 +24,33 @@ def carry_out(
     complain: Callable[[HarnessError], None] = lambda _: None,
     *,
     before_stop: Callable[[Guest], None] = lambda _: None,
+    host: Host | None = None,
 ) -> RunDir:
     """Boot, run the steps, stop; the run directory holds the evidence.
 
     What the guest or QEMU does wrong is noted in the run and handed to `complain`: the judge makes
-    a finding or an ERROR of it. Raises HostError, and what interrupts, after the guest has ended.
+    a finding or an ERROR of it. What `host` tells meanwhile is kept with it. Raises HostError, and
+    what interrupts, after the guest has ended.
     """
     guest = Guest(plan, runs, progress)
+    try:
+        with guarded(guest, host):
+            _work(guest, steps, complain, before_stop)
+    finally:
+        # Not begun, where the host did not answer.
+        guest.stop(planned=False)
+    return guest.run
+
+
+def _work(
+    guest: Guest,
+    steps: Sequence[Step],
+    complain: Callable[[HarnessError], None],
+    before_stop: Callable[[Guest], None],
+) -> None:
     planned = False
     try:
-        if plan.spec.seed is None:
+        if guest.plan.spec.seed is None:
             guest.boot()
             guest.run_steps(steps)
         else:
@@ -49,7 +68,6 @@ def carry_out(
         raise
     finally:
         guest.stop(planned=planned)
-    return guest.run
 
 
 def in_child(request: Request, workloads: Sequence[str], runs: Path, timeout_s: float) -> RunDir:

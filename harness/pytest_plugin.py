@@ -31,6 +31,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--runs", type=Path, default=Path("runs"), help="where runs are kept; default: runs"
     )
+    group.addoption("--host", default="", help="collect what this host of --hosts tells")
+    group.addoption("--hosts", type=Path, default=Path("hosts.toml"), help="default: hosts.toml")
     group.addoption("--nightly", action="store_true", help="the tests that take minutes as well")
     group.addoption(
         "--tdharness-require",
@@ -84,6 +86,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.fixture(scope="session")
 def guest_pool(request: pytest.FixtureRequest) -> Iterator["GuestPool"]:
     """The guests of this session: one at a time, booted when first asked for."""
+    from harness.hosts.config import host_named
     from harness.suite import GuestPool
 
     option = request.config.getoption
@@ -93,6 +96,7 @@ def guest_pool(request: pytest.FixtureRequest) -> Iterator["GuestPool"]:
         smp=option("--smp"),
         memory_mib=option("--memory"),
         runs=option("--runs"),
+        host=host_named(option("--host"), option("--hosts")) if option("--host") else None,
     )
     try:
         yield pool

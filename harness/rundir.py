@@ -97,6 +97,11 @@ class RunDir:
         return self.path / "host.log"
 
     @property
+    def host_console(self) -> Path:
+        """What the console of a lab's host said."""
+        return self.path / "host-console.log"
+
+    @property
     def host_json(self) -> Path:
         """What the sources of a host told (harness.hostmce); only there when they were asked."""
         return self.path / "host.json"

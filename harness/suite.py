@@ -3,12 +3,15 @@
 
 import io
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.agent import AgentResult
-from harness.errors import EvidenceError, GuestError, HarnessError, MachineError
+from harness.errors import EvidenceError, GuestError, HarnessError, HostError, MachineError
+from harness.hostguard import guarded
+from harness.hostmce.findings import down_reasons
+from harness.hosts.config import Host
 from harness.judge import judge, judge_slice, load
 from harness.prepare import Request, prepare
 from harness.report import html, model, text
@@ -64,11 +67,25 @@ class TestGuest:
 
 
 class GuestPool:
-    """The guests of one test session."""
+    """The guests of one test session.
 
-    def __init__(self, *, kernel: str, td_mode: str, smp: int, memory_mib: int, runs: Path) -> None:
+    With a `host`, what it tells is collected around every test, which gets a guest of its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel: str,
+        td_mode: str,
+        smp: int,
+        memory_mib: int,
+        runs: Path,
+        host: Host | None = None,
+    ) -> None:
         self._request = Request(kernel=kernel, td_mode=td_mode, smp=smp, memory_mib=memory_mib)
         self._runs = runs
+        self._host = host
+        self._around = ExitStack()
         self._plan: Plan | None = None
         self._guest: Guest | None = None
         self._view: TestGuest | None = None
@@ -81,7 +98,7 @@ class GuestPool:
         the first boot failed."""
         if self._failure:
             raise self._failure
-        if self._guest is not None and not self._wake(self._guest):
+        if self._guest is not None and (self._host or not self._wake(self._guest)):
             self.discard()
         if self._guest is None:
             self._boot()
@@ -94,6 +111,7 @@ class GuestPool:
         try:
             self._plan = self._plan or prepare(self._request, _silent, scenario="pytest")
             self._guest = Guest(self._plan, self._runs, _silent)
+            self._around.enter_context(guarded(self._guest, self._host))
             self._guest.boot()
         except BaseException as error:
             self.discard(planned=False)
@@ -115,15 +133,24 @@ class GuestPool:
             guest.machine.qmp.execute("cont")
         return guest.alive()
 
-    def discard(self, *, planned: bool = True) -> None:
-        """End the guest and leave its run directory judged; `planned` as Guest.stop()."""
+    def discard(self, *, planned: bool = True) -> Verdict | None:
+        """End the guest and leave its run directory judged; `planned` as Guest.stop().
+
+        Raises HostError when its host went down under it.
+        """
         guest, self._guest, self._view = self._guest, None, None
         if guest is None:
-            return
-        guest.stop(planned=planned)
+            return None
+        try:
+            guest.stop(planned=planned)
+        finally:
+            self._around.close()
         evidence = load(guest.run)
         verdict = judge(guest.run, evidence=evidence)
         html.write(model.load(guest.run, verdict, evidence), guest.run.report_html)
+        if reasons := down_reasons(evidence.host):
+            raise HostError("; ".join(reasons), log=guest.run.host_json)
+        return verdict
 
     def close(self) -> None:
         """End what runs."""
@@ -151,6 +178,9 @@ class GuestPool:
         steps = [parse_step(record.to_json()) for record in view.records]
         outcomes.verdict = judge_slice(part.events, part.log, steps, self._symbols)
         outcomes.complaint = complaint(outcomes.verdict, plants)
+        if self._host and (whole := self.discard()):
+            of_host = _surprising(_of_host(whole), plants)
+            outcomes.complaint = outcomes.complaint or (_described(of_host) if of_host else "")
         if outcomes.complaint:
             outcomes.complaint += f"\nrun: {guest.run.path}"
 
@@ -160,10 +190,7 @@ def complaint(verdict: Verdict, plants: Sequence[str] | None) -> str:
 
     Without evidence the test is a failure, unless `plants` is given, be it empty.
     """
-    surprising = [
-        f for f in verdict.findings if f.severity is Severity.FAIL and f.rule not in (plants or ())
-    ]
-    if surprising:
+    if surprising := _surprising(verdict.findings, plants):
         return _described(surprising)
     missed = sorted(set(plants or ()) - {f.rule for f in verdict.findings})
     if missed:
@@ -171,6 +198,15 @@ def complaint(verdict: Verdict, plants: Sequence[str] | None) -> str:
     if verdict.outcome in (Outcome.ERROR, Outcome.EMPTY) and plants is None:
         return f"{verdict.outcome.value}: {verdict.reason}"
     return ""
+
+
+def _surprising(findings: Sequence[Finding], plants: Sequence[str] | None) -> list[Finding]:
+    return [f for f in findings if f.severity is Severity.FAIL and f.rule not in (plants or ())]
+
+
+def _of_host(verdict: Verdict) -> tuple[Finding, ...]:
+    """What a run's verdict says of the host, which no test's own slice holds."""
+    return tuple(found for found in verdict.findings if found.rule == "host-mce")
 
 
 def _described(findings: Sequence[Finding]) -> str:

@@ -26,6 +26,7 @@ _QEMU_STARTED_S = 1.0
 
 def run(arguments: argparse.Namespace) -> ExitCode:
     """Boot, work, judge."""
+    from harness.hosts.config import host_named
     from harness.job import carry_out
     from harness.prepare import prepare
 
@@ -44,7 +45,13 @@ def run(arguments: argparse.Namespace) -> ExitCode:
 
         plan = prepare(request, progress.say, steps=steps)
         run = carry_out(
-            plan, steps, arguments.runs, progress.say, progress.complain, before_stop=keep
+            plan,
+            steps,
+            arguments.runs,
+            progress.say,
+            progress.complain,
+            before_stop=keep,
+            host=host_named(arguments.host, arguments.hosts) if arguments.host else None,
         )
     return conclude_run(run, arguments)
 

@@ -2,7 +2,8 @@
 """A host of a lab over ssh: host keys pinned, keys and agents only, made again when it was lost."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -203,3 +204,13 @@ def _refusing(host: Host) -> "paramiko.MissingHostKeyPolicy":
 def remote_of(host: Host) -> Remote:
     """How commands run on a host; nothing is connected yet."""
     return LocalRemote() if host.local else SshRemote(host)
+
+
+@contextmanager
+def reached(host: Host) -> Iterator[Remote]:
+    """The same, with its connection ended behind."""
+    if host.local:
+        yield LocalRemote()
+        return
+    with SshRemote(host) as remote:
+        yield remote

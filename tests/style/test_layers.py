@@ -55,7 +55,7 @@ LAYERS = (
     ("injected",),
     ("report",),
     ("conclude", "session"),
-    ("prepare", "pipeline"),
+    ("prepare", "pipeline", "hostguard"),
     ("job",),
     # 5: arguments, fixtures, exit codes
     ("bench", "bisectstep", "clean", "suite"),
