@@ -127,8 +127,18 @@ Leaf pgtable_walk(ReadEntries read, void *data, uint64_t root, int levels, uint6
 
 void tables_adopt(Tables *t, uint64_t top_table, int levels, uint64_t gva, void *data)
 {
+    uint64_t *top = &t->top[gva / level_bytes(levels - 1) % TABLE_ENTRIES], before = *top;
+
     t->epoch++;
     adopt(t, top_table, levels - 2, gva & ~(level_bytes(levels - 1) - 1), data);
+    *top = table_at(t, top_table) ? top_table : 0;
+    /*
+     * Roots are not shadowed, and of the kernel half there is one in use: what an earlier one led
+     * to (that of early boot, of the kernel before kexec) may be anybody's memory by now.
+     */
+    if (before && before != top_table) {
+        tables_unlink(t, before);
+    }
 }
 
 /* A leaf came or went whole: told by `tell`. */

@@ -45,6 +45,8 @@ typedef struct Flip {
 typedef struct Tables {
     GHashTable *by_gpa;
     uint64_t epoch; /* counts adoptions */
+    /* by entry of the root: the table that was adopted for it last, 0 for none */
+    uint64_t top[TABLE_ENTRIES];
     ReadEntries read;
     /* A table's page was taken into the shadow, or left it. */
     void (*watch)(uint64_t gpa, bool is_table);
@@ -63,7 +65,8 @@ void tables_free(Tables *t);
 Leaf pgtable_walk(ReadEntries read, void *data, uint64_t root, int levels, uint64_t gva);
 
 /* Take the table below a root of `levels` levels that maps gva, and all below it, into the shadow;
-   `data` goes to the callbacks, here and in the next. */
+   another one that was taken for the same entry of a root leaves it. `data` goes to the callbacks,
+   here and in the next. */
 void tables_adopt(Tables *t, uint64_t top_table, int levels, uint64_t gva, void *data);
 
 /* `bytes` at `gpa` inside a shadowed table were stored to. */

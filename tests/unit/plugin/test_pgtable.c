@@ -7,6 +7,7 @@
 
 #define TOP 0xff11000000000000ull /* a kernel address of 5-level paging */
 enum { ROOT = 0x1000, P4D = 0x2000, PUD = 0x3000, PMD = 0x4000, PTE = 0x5000, MEMORY = 0x10000 };
+enum { P4D2 = 0x6000, PUD2 = 0x7000 };
 #define LINK 0x63ull
 #define LARGE (LINK | PTE_LARGE | PTE_GLOBAL)
 
@@ -232,6 +233,26 @@ static void a_loop_of_tables_ends(void)
     CHECK_EQ(watched >> 2 & 15, 15);
 }
 
+static void tables_of_an_earlier_root_are_left(void)
+{
+    uint64_t held = watched;
+    size_t before = flip_count + gone_count + came_count;
+
+    memset(memory + P4D2, 0, 2 * 4096);
+    put(P4D2, 0, PUD2 | LINK);
+    tables_adopt(&tables, P4D2, 5, TOP, NULL);
+    CHECK_EQ(watched, 1 << 6 | 1 << 7);
+    CHECK_EQ(held & 1 << 2, 1 << 2);
+    /* Anybody's memory now: no store to it is a change of a mapping. */
+    store(PTE, 3, 0x3000 | LINK);
+    store(P4D, 1, 0);
+    CHECK_EQ(flip_count + gone_count + came_count, before);
+    /* Another entry of the root is another matter. */
+    memset(memory + P4D, 0, 4096);
+    tables_adopt(&tables, P4D, 5, TOP + (1ull << 48), NULL);
+    CHECK_EQ(watched, 1 << 6 | 1 << 7 | 1 << 2);
+}
+
 int main(void)
 {
     tables_init(&tables);
@@ -244,6 +265,7 @@ int main(void)
     narrow_and_wide_stores();
     leaves_come_and_go();
     a_table_with_two_links();
+    tables_of_an_earlier_root_are_left();
     a_loop_of_tables_ends();
     tables_free(&tables);
     return 0;
