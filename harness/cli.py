@@ -11,6 +11,7 @@ from types import FrameType
 
 from harness.arguments import build_parser
 from harness.errors import ExitCode, HarnessError
+from harness.text import harmless
 
 # `git bisect run` ends at this and above.
 GIT_STOPS = 128
@@ -80,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         # A full disk, a directory that may not be written to: no error of the program.
         where = f"{error.filename}: " if error.filename else ""
-        print(f"tdharness: {where}{error.strerror or error}", file=sys.stderr)
+        print(harmless(f"tdharness: {where}{error.strerror or error}"), file=sys.stderr)
         return ExitCode.HOST
 
 

@@ -7,6 +7,8 @@ A kernel bug is never an exception: it is a `harness.verdict.Finding`.
 from enum import IntEnum
 from pathlib import Path
 
+from harness.text import harmless
+
 
 class ExitCode(IntEnum):
     """Exit codes of every `tdharness` command; documented in the README, stable."""
@@ -36,7 +38,8 @@ class HarnessError(Exception):
             parts.append(f"hint: {self.hint}")
         if self.log:
             parts.append(f"log: {self.log}")
-        return "\n".join(parts)
+        # A compiler, git and ssh repeat what patches and hosts are called; this goes to terminals.
+        return harmless("\n".join(parts))
 
 
 class ConfigError(HarnessError):

@@ -10,6 +10,8 @@ from types import TracebackType
 from rich.console import Console
 from rich.status import Status
 
+from harness.text import harmless
+
 # The line that moves on the terminal now, if one does.
 _moving: list[Status] = []
 
@@ -43,7 +45,7 @@ class Progress:
 
     def say(self, words: str) -> None:
         """What is being done now."""
-        elapsed_s = time.monotonic() - self._start_s
+        words, elapsed_s = harmless(words), time.monotonic() - self._start_s
         if self._status:
             self._status.update(f"{elapsed_s:4.0f} s  {words}")
         else:
@@ -52,7 +54,7 @@ class Progress:
     def complain(self, error: Exception) -> None:
         """What went wrong, in lines that stay."""
         with paused():
-            print(f"tdharness: {error}", file=sys.stderr, flush=True)
+            print(f"tdharness: {harmless(str(error))}", file=sys.stderr, flush=True)
 
     def __exit__(
         self,

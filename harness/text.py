@@ -11,6 +11,11 @@ def printable(text: str, limit: int = 200) -> str:
     return shown if len(shown) <= limit else shown[: max(0, limit - 3)] + "..."
 
 
+def harmless(text: str) -> str:
+    """`text` of any length with its lines and tabs, and each other character that acts escaped."""
+    return "".join(c if c.isprintable() or c in "\n\t" else _escape(c) for c in text)
+
+
 def _escape(character: str) -> str:
     code = ord(character)
     if code < 0x100:

@@ -13,7 +13,8 @@ HARNESS = Path(__file__).resolve().parents[2] / "harness"
 # stands for the module or package of that name, and all in it unless listed by itself.
 LAYERS = (
     # 0: words that everything else is said in
-    ("errors", "timeouts", "text"),
+    ("text",),
+    ("errors", "timeouts"),
     ("events", "verdict", "steps", "tomltable"),
     # 1: pure, from events or text to findings
     ("vmlinux", "rules.table", "kernellog_patterns", "cpio"),
