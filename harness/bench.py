@@ -17,6 +17,7 @@ from typing import Any
 from rich.table import Table
 
 from harness import proc
+from harness.errors import GuestError
 from harness.machine.qemu import QemuMachine
 from harness.prepare import Request, prepare
 from harness.rundir import RunDir
@@ -117,6 +118,8 @@ def _whole_run(request: Request, runs: Path) -> dict[str, float]:
     end_unix_s = time.time()
     run = RunDir.open(Path(json.loads(result.stdout)["run"]))
     timings: Mapping[str, float] = json.loads(run.run_json.read_text())["timings"]
+    if "workload_s" not in timings:
+        raise GuestError("a run did not come to its end, so it has no times", log=run.console_log)
     return {
         "command to QEMU": timings["exec_unix_s"] - start_unix_s,
         "boot to agent": timings["boot_s"],
