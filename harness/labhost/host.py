@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from harness import proc
 from harness.console import Console
 from harness.errors import HostError, MachineError
+from harness.hosts.config import Host
 from harness.labhost.arguments import Start, Wiring, arguments
 from harness.labhost.checks import MachineCheck
 from harness.labhost.image import Image
@@ -139,6 +140,18 @@ class LabHost:
         found = self.console.wait_for(pattern, "boot that came up", timeout_s, self.alive)
         self.boot_ids.append(found[1])
         return found[1]
+
+    @property
+    def entry(self) -> Host:
+        """What a hosts.toml says of it, from its start on."""
+        return Host(
+            name="lab-host",
+            address="127.0.0.1",
+            port=self.ssh_port,
+            key=self.key_path,
+            known_hosts=self.known_hosts,
+            console=("tail", "-c", "+1", "-f", str(self.console.log_path)),
+        )
 
     def shell(self, timeout_s: float = _SSH_TIMEOUT_S) -> Shell:
         """A new ssh connection as root, the host key checked. Raises GuestError."""

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from harness.hostmce.watch import FOUND_OUT_S
-from harness.hosts.config import Host
 from harness.job import carry_out
 from harness.judge import judge
 from harness.labhost import checks
@@ -23,21 +22,10 @@ CONVERT = Step(name="convert", command="tdh convert size=4K")
 _SETTLE_S = 4.0
 
 
-def host_of(lab_host: LabHost) -> Host:
-    return Host(
-        name="lab-host",
-        address="127.0.0.1",
-        port=lab_host.ssh_port,
-        key=lab_host.key_path,
-        known_hosts=lab_host.known_hosts,
-        console=("tail", "-c", "+1", "-f", str(lab_host.console.log_path)),
-    )
-
-
 def test_a_hosts_machine_check_and_its_end_are_told_of_the_run(
     own_lab_host: LabHost, tmp_path: Path
 ) -> None:
-    plan, host = fake_plan(tmp_path / "fake", ""), host_of(own_lab_host)
+    plan, host = fake_plan(tmp_path / "fake", ""), own_lab_host.entry
 
     def recoverable(_: Guest) -> None:
         own_lab_host.inject(checks.recoverable(0x12347000))

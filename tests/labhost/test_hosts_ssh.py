@@ -14,7 +14,6 @@ import pytest
 from harness import cli
 from harness.errors import ConfigError, HarnessError, HostError
 from harness.hostmce.watch import ask_boot_id
-from harness.hosts.config import Host
 from harness.hosts.facts import facts_of
 from harness.hosts.lease import Lease, leased
 from harness.hosts.preflight import fit, preflight
@@ -43,16 +42,9 @@ HOSTILE = [
 ]
 
 
-def host_of(lab: LabHost) -> Host:
-    return Host(
-        name="lab", address="127.0.0.1", port=lab.ssh_port, key=lab.key_path,
-        known_hosts=lab.known_hosts,
-    )  # fmt: skip
-
-
 @pytest.fixture
 def remote(lab_host: LabHost) -> Iterator[SshRemote]:
-    with SshRemote(host_of(lab_host)) as made:
+    with SshRemote(lab_host.entry) as made:
         yield made
 
 
@@ -105,34 +97,34 @@ def test_a_host_key_that_changed_is_refused(lab_host: LabHost, tmp_path: Path) -
     pinned = tmp_path / "known_hosts"
     pinned.write_text(f"[127.0.0.1]:{lab_host.ssh_port} {other}\n")
     with pytest.raises(ConfigError, match=r"another host key than the .*SHA256:.*SHA256:"):
-        SshRemote(replace(host_of(lab_host), known_hosts=pinned)).run(["true"], timeout_s=60)
+        SshRemote(replace(lab_host.entry, known_hosts=pinned)).run(["true"], timeout_s=60)
     # and one that nobody pinned
     pinned.write_text("")
     with pytest.raises(ConfigError, match="not pinned: SHA256:"):
-        SshRemote(replace(host_of(lab_host), known_hosts=pinned)).run(["true"], timeout_s=60)
+        SshRemote(replace(lab_host.entry, known_hosts=pinned)).run(["true"], timeout_s=60)
     assert pinned.read_text() == ""
     pinned.unlink()
     with pytest.raises(ConfigError, match="cannot read the pinned host keys"):
-        SshRemote(replace(host_of(lab_host), known_hosts=pinned)).run(["true"], timeout_s=60)
+        SshRemote(replace(lab_host.entry, known_hosts=pinned)).run(["true"], timeout_s=60)
 
 
 def test_a_key_that_the_host_does_not_know(lab_host: LabHost, tmp_path: Path) -> None:
     make_key(tmp_path / "key")
     with pytest.raises(ConfigError, match="lets root in with none of"):
-        SshRemote(replace(host_of(lab_host), key=tmp_path / "key")).run(["true"], timeout_s=60)
+        SshRemote(replace(lab_host.entry, key=tmp_path / "key")).run(["true"], timeout_s=60)
 
 
 def test_a_host_that_is_not_there_and_one_that_says_nothing(lab_host: LabHost) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        host = replace(host_of(lab_host), port=silent.getsockname()[1])
-        with pytest.raises(HostError, match="no ssh to lab"):
+        host = replace(lab_host.entry, port=silent.getsockname()[1])
+        with pytest.raises(HostError, match="no ssh to lab-host"):
             SshRemote(host, connect_timeout_s=1.0).run(["true"], timeout_s=60)
-    with pytest.raises(HostError, match="no ssh to lab"):
+    with pytest.raises(HostError, match="no ssh to lab-host"):
         SshRemote(host).run(["true"], timeout_s=60)
 
 
 def test_two_harnesses_want_one_host(lab_host: LabHost, remote: SshRemote) -> None:
-    with SshRemote(host_of(lab_host)) as other:
+    with SshRemote(lab_host.entry) as other:
         mine, theirs = Lease(remote, "mine"), Lease(other, "theirs")
         with leased(mine, 10):
             found = theirs.ask("take")
@@ -146,9 +138,9 @@ def test_preflight_and_the_commands(
     lab_host: LabHost, remote: SshRemote, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     facts = facts_of(remote)
-    lines = {line.name: line for line in preflight(host_of(lab_host), facts)}
+    lines = {line.name: line for line in preflight(lab_host.entry, facts)}
     assert lines["rasdaemon"].found == "active"
-    tdx = preflight(replace(host_of(lab_host), mode="tdx"), facts)
+    tdx = preflight(replace(lab_host.entry, mode="tdx"), facts)
     assert not fit(tdx)
     assert {line.name for line in tdx if line.grade == "fail"} >= {"kvm_intel", "kernel"}
     assert facts.msrs.keys() <= {"tme", "seamrr", "key_ids", "refused"}
@@ -169,7 +161,7 @@ def test_preflight_and_the_commands(
 
 
 def test_a_host_that_restarts_is_another_boot(own_lab_host: LabHost) -> None:
-    with SshRemote(host_of(own_lab_host)) as remote:
+    with SshRemote(own_lab_host.entry) as remote:
         boot = ask_boot_id(remote)
         own_lab_host.power_cycle()
         # The old connection went with the old boot; whichever call finds out says so.

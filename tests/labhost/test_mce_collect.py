@@ -1,24 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """The collector on a host with a real kernel, journal, rasdaemon and end: the virtual lab host."""
 
-import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
-import paramiko
 import pytest
 
-from harness.errors import HostError
 from harness.hostmce.collect import Collector, Snapshot
 from harness.hostmce.console import HostConsole
 from harness.hostmce.record import Source
 from harness.hostmce.told import HostState
 from harness.hostmce.watch import FOUND_OUT_S, Down, Watch
+from harness.hosts.ssh import SshRemote
 from harness.labhost import checks
 from harness.labhost.checks import MachineCheck
 from harness.labhost.host import LabHost
-from harness.remote import MOST_BYTES, Answer
-from harness.shell import parse_host_key
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("labhost")]
 
@@ -36,54 +32,6 @@ IN_TD = MachineCheck(
 _SETTLE_S = 4.0
 
 
-class OverSsh:
-    """The lab host over one ssh connection, made again when it was lost."""
-
-    def __init__(self, host: LabHost) -> None:
-        self._host = host
-        self._client: paramiko.SSHClient | None = None
-
-    def _transport(self, timeout_s: float) -> paramiko.Transport:
-        transport = self._client.get_transport() if self._client else None
-        if transport and transport.is_active():
-            return transport
-        self._client = paramiko.SSHClient()
-        key = parse_host_key(self._host.image.host_key)
-        self._client.get_host_keys().add(f"[127.0.0.1]:{self._host.ssh_port}", key.get_name(), key)
-        self._client.connect(
-            "127.0.0.1", self._host.ssh_port, "root", key_filename=str(self._host.key_path),
-            allow_agent=False, look_for_keys=False, timeout=timeout_s, banner_timeout=timeout_s,
-            auth_timeout=timeout_s,
-        )  # fmt: skip
-        transport = self._client.get_transport()
-        assert transport
-        return transport
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout_s: float,
-        stdin: bytes = b"",
-        max_bytes: int = MOST_BYTES,
-    ) -> Answer:
-        try:
-            with self._transport(timeout_s).open_session(timeout=timeout_s) as channel:
-                channel.settimeout(timeout_s)
-                channel.exec_command(shlex.join(argv))
-                channel.sendall(stdin)
-                channel.shutdown_write()
-                out = channel.makefile("rb").read(max_bytes + 1)
-                if len(out) > max_bytes:
-                    return Answer(0, out[:max_bytes], b"", True)
-                err = channel.makefile_stderr("rb").read(MOST_BYTES)
-                return Answer(channel.recv_exit_status(), out, err, False)
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            if self._client:
-                self._client.close()
-            raise HostError(f"no answer from the lab host: {error or type(error)}") from error
-
-
 def inject(host: LabHost, check: MachineCheck) -> None:
     """Raise a machine check, and leave the kernel the time to find it."""
     host.inject(check)
@@ -91,7 +39,7 @@ def inject(host: LabHost, check: MachineCheck) -> None:
 
 
 def test_a_living_host_tells_each_check_once_from_all_its_sources(own_lab_host: LabHost) -> None:
-    collector = Collector(OverSsh(own_lab_host), HostConsole(own_lab_host.console.log_path))
+    collector = Collector(SshRemote(own_lab_host.entry), HostConsole(own_lab_host.console.log_path))
     before = collector.before()
     for check in (checks.corrected(0x12345000), checks.recoverable(0x12347000), IN_TD):
         inject(own_lab_host, check)
@@ -109,7 +57,7 @@ def test_a_living_host_tells_each_check_once_from_all_its_sources(own_lab_host: 
 
 
 def test_a_locked_database_and_a_stopped_rasdaemon(own_lab_host: LabHost) -> None:
-    remote = OverSsh(own_lab_host)
+    remote = SshRemote(own_lab_host.entry)
     collector = Collector(remote)
     held = f"sqlite3 {DATABASE} 'BEGIN EXCLUSIVE; SELECT 1;' '.shell sleep 30'"
     lock = f"systemctl stop rasdaemon; ({held}) </dev/null >/dev/null 2>&1 & sleep 3"
@@ -127,7 +75,7 @@ def test_a_locked_database_and_a_stopped_rasdaemon(own_lab_host: LabHost) -> Non
 
 def watched(host: LabHost, go_down: Callable[[], None]) -> tuple[Collector, Snapshot, Down]:
     """Have it go down under a watch, which has to find that out in time."""
-    remote = OverSsh(host)
+    remote = SshRemote(host.entry)
     collector = Collector(remote, HostConsole(host.console.log_path))
     before = collector.before()
     found_s: list[float] = []
