@@ -15,7 +15,7 @@ from harness import proc
 from harness.errors import ExitCode, HarnessError, HostError
 from harness.hosts.config import Host, host_named, read_hosts
 from harness.hosts.lease import Lease, leased
-from harness.hosts.ssh import remote_of
+from harness.hosts.ssh import reached
 from harness.progress import Progress
 
 _POLL_S = 0.2
@@ -43,7 +43,8 @@ def _list(arguments: argparse.Namespace) -> ExitCode:
 
 def _lease_of(host: Host) -> str:
     try:
-        holding = Lease(remote_of(host)).ask("show")
+        with reached(host) as remote:
+            holding = Lease(remote).ask("show")
     except HarnessError as error:
         return error.message
     return f"{holding.owner}, {holding.left_s:.0f} s left" if holding.held else "free"
@@ -55,9 +56,9 @@ def _check(arguments: argparse.Namespace) -> ExitCode:
     from harness.report.text import console
 
     host = host_named(arguments.host, arguments.hosts)
-    with Progress() as progress:
+    with Progress() as progress, reached(host) as remote:
         progress.say(f"asking {host.name}")
-        lines = preflight(host, facts_of(remote_of(host)))
+        lines = preflight(host, facts_of(remote))
     if arguments.json:
         print(json.dumps([dataclasses.asdict(line) for line in lines], indent=2))
     else:
@@ -67,8 +68,8 @@ def _check(arguments: argparse.Namespace) -> ExitCode:
 
 def _hold(arguments: argparse.Namespace) -> ExitCode:
     host = host_named(arguments.host, arguments.hosts)
-    with Progress() as progress:
-        lease = Lease(remote_of(host))
+    with Progress() as progress, reached(host) as remote:
+        lease = Lease(remote)
         progress.say(f"asking {host.name} for its lease")
         with leased(lease, arguments.wait, progress.say):
             progress.say(f"{host.name} is ours: {proc.pasteable(arguments.argv)}")
@@ -102,7 +103,8 @@ def _input() -> IO[bytes] | None:
 
 
 def _release(arguments: argparse.Namespace) -> ExitCode:
-    Lease(remote_of(host_named(arguments.host, arguments.hosts))).ask("clear")
+    with reached(host_named(arguments.host, arguments.hosts)) as remote:
+        Lease(remote).ask("clear")
     return ExitCode.PASS
 
 
@@ -115,10 +117,10 @@ def qualify(arguments: argparse.Namespace) -> ExitCode:
     from harness.series.issues import issues_of
 
     host = host_named(arguments.host, arguments.hosts)
-    with Progress() as progress:
+    with Progress() as progress, reached(host) as remote:
         order = Order(
             host=host,
-            remote=remote_of(host),
+            remote=remote,
             profile=arguments.profile,
             kernel=arguments.kernel,
             runs=arguments.runs,

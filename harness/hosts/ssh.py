@@ -201,14 +201,9 @@ def _refusing(host: Host) -> "paramiko.MissingHostKeyPolicy":
     return Refuse()
 
 
-def remote_of(host: Host) -> Remote:
-    """How commands run on a host; nothing is connected yet."""
-    return LocalRemote() if host.local else SshRemote(host)
-
-
 @contextmanager
 def reached(host: Host) -> Iterator[Remote]:
-    """The same, with its connection ended behind."""
+    """How commands run on a host: connected when the first one does, and ended behind."""
     if host.local:
         yield LocalRemote()
         return
