@@ -199,9 +199,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host", metavar="HOST", help="keep what this host tells meanwhile: its machine checks"
     )
-    parser.add_argument(
-        "--hosts", type=Path, default=HOSTS, metavar="FILE", help="default: %(default)s"
-    )
+    _add_hosts_file(parser)
     _add_workload(parser)
     parser.add_argument(
         "--fault",
@@ -332,6 +330,12 @@ def _add_verdict_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="the verdict, for machines")
 
 
+def _add_hosts_file(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--hosts", type=Path, default=HOSTS, metavar="FILE", help="default: %(default)s"
+    )
+
+
 def _add_hosts(parser: argparse.ArgumentParser) -> None:
     acts = parser.add_subparsers(dest="act", required=True, metavar="ACT")
     for name, what in (
@@ -341,9 +345,7 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
         ("release", "take the lease of a host away from whoever has it"),
     ):
         act = acts.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
-        act.add_argument(
-            "--hosts", type=Path, default=HOSTS, metavar="FILE", help="default: %(default)s"
-        )
+        _add_hosts_file(act)
         if name != "list":
             act.add_argument("host", metavar="HOST", help="a name of the file, or local")
         if name == "check":
@@ -360,9 +362,7 @@ def _add_qualify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", choices=("quick", "full", "soak"), default="quick", help="default: quick"
     )
-    parser.add_argument(
-        "--hosts", type=Path, default=HOSTS, metavar="FILE", help="default: %(default)s"
-    )
+    _add_hosts_file(parser)
     parser.add_argument(
         "--kernel", default="stock", metavar="IMAGE", help="of the guests; default: stock"
     )

@@ -24,10 +24,9 @@ from harness.machine.base import check_size
 from harness.prepare import Request, prepare
 from harness.rundir import RunDir, writing
 from harness.session import Plan, Progress
-from harness.verdict import Finding, Outcome, Severity, Verdict
-from harness.workload import steps_for
+from harness.verdict import Finding, Outcome, Severity, Verdict, worst
+from harness.workload import NORMAL, steps_for
 
-WORKLOADS = ("conversion", "dma", "devices")
 KERNELS = ("stock", "stock:7")
 # vCPUs and MiB: every number of vCPUs, and from the least to the most memory.
 SIZES = ((1, 512), (2, 1024), (4, 2048), (8, 6144))
@@ -123,9 +122,7 @@ def missing(cells: Sequence[Cell], boots: Sequence[Boot], wanted: int) -> list[C
 
 def exit_code(boots: Sequence[Boot]) -> ExitCode:
     """The worst of the rows."""
-    order = list(Outcome)
-    outcomes = [Outcome(boot.outcome) for boot in boots]
-    return min(outcomes, key=order.index, default=Outcome.EMPTY).exit_code
+    return worst(Outcome(boot.outcome) for boot in boots).exit_code
 
 
 def clean(
@@ -169,7 +166,7 @@ def _cell(kernel: str, plan: Plan) -> Cell:
 
 def _boot(cell: Cell, plan: Plan, runs: Path) -> Boot:
     start_s = time.monotonic()
-    steps = steps_for(WORKLOADS, cpus=cell.smp, td=True)
+    steps = steps_for(NORMAL, cpus=cell.smp, td=True)
     run: RunDir = carry_out(plan, steps, runs, lambda _: None)
     verdict = judge(run)
     row = boot_of(cell, verdict, time.monotonic() - start_s, str(run.path))

@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 Done = TypeVar("Done")
 # What QEMU and the harness need beside the guest's own memory.
-_BESIDE_MIB = 512
+BESIDE_MIB = 512
 _AGAIN_S = 0.05
 _MIB = 1 << 20
 
@@ -93,7 +93,7 @@ class _Work:
 def guests_at_once(smp: int, memory_mib: int) -> int:
     """How many such guests this machine has cores and memory for, at least one."""
     cores = len(os.sched_getaffinity(0)) // smp
-    return max(1, min(cores, _available_mib() // (memory_mib + _BESIDE_MIB)))
+    return max(1, min(cores, _available_mib() // (memory_mib + BESIDE_MIB)))
 
 
 def _available_mib() -> int:

@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from harness import faults, vmm
-from harness.commands.request import NORMAL_WORKLOADS, conclude_run, request_of
+from harness.commands.request import conclude_run, request_of
 from harness.errors import ConfigError, ExitCode
 from harness.progress import Progress
+from harness.workload import NORMAL
 
 # What boots guests is imported by the commands that do: judging has to be quick.
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _steps(request: "Request", workloads: list[str] | None) -> "tuple[Step, ...]
         *injected_steps(faults.parse(request.fault), cpus=request.smp),
         *misbehaviour_steps(vmm.parse(request.vmm)),
     )
-    names = workloads or (() if own else NORMAL_WORKLOADS)
+    names = workloads or (() if own else NORMAL)
     is_td, devices = request.td_mode == "stub", request.seed is None
     return (*steps_for(names, cpus=request.smp, td=is_td, devices=devices), *own)
 

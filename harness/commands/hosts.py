@@ -114,7 +114,7 @@ def qualify(arguments: argparse.Namespace) -> ExitCode:
     from harness.qualify.run import qualify as carry_out
     from harness.report.qualification import headline, table
     from harness.report.text import console
-    from harness.series.issues import issues_of
+    from harness.series.issues import read_issues
 
     host = host_named(arguments.host, arguments.hosts)
     with Progress() as progress, reached(host) as remote:
@@ -125,7 +125,7 @@ def qualify(arguments: argparse.Namespace) -> ExitCode:
             kernel=arguments.kernel,
             runs=arguments.runs,
             wait_s=arguments.wait,
-            known=issues_of("", arguments.known),
+            known=read_issues(arguments.known),
         )
         done = carry_out(order, progress.say)
     if arguments.json:

@@ -5,9 +5,10 @@ import argparse
 import datetime
 import json
 
-from harness.commands.request import NORMAL_WORKLOADS, request_of
+from harness.commands.request import request_of
 from harness.errors import ExitCode
 from harness.progress import Progress
+from harness.workload import NORMAL
 
 
 def clean(arguments: argparse.Namespace) -> ExitCode:
@@ -90,7 +91,7 @@ def series(arguments: argparse.Namespace) -> ExitCode:
             arguments.base,
             arguments.config,
             request_of(arguments),
-            tuple(arguments.workload or NORMAL_WORKLOADS),
+            tuple(arguments.workload or NORMAL),
             arguments.runs,
             progress.say,
         )

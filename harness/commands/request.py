@@ -11,8 +11,6 @@ from harness.rundir import RunDir
 if TYPE_CHECKING:
     from harness.prepare import Request
 
-NORMAL_WORKLOADS = ("conversion", "dma", "devices")
-
 
 def request_of(arguments: argparse.Namespace) -> "Request":
     """The guest that the options ask for."""

@@ -14,7 +14,6 @@ _MOST_BYTES = 256 << 10
 # As Canonical's system-report.sh reads them to tell whether a machine is set up for TDX; the third
 # is IA32_MKTME_KEYID_PARTITIONING, with the number of private KeyIDs in its upper half.
 MSRS = {"tme": 0x982, "seamrr": 0x1401, "key_ids": 0x87, "refused": 0xA0}
-_QEMU = ("qemu-system-x86_64", "--version")
 _ASKED: dict[str, tuple[str, ...]] = {
     "cpuinfo": ("head", "-c", "4096", "/proc/cpuinfo"),
     "kernel": ("uname", "-r"),
@@ -22,12 +21,11 @@ _ASKED: dict[str, tuple[str, ...]] = {
     "journal": ("journalctl", "-k", "-b", "--no-pager", "-o", "cat", "-g", "virt/tdx"),
     "dmesg": ("sh", "-c", "dmesg | grep virt/tdx | head -n 100"),
     "meminfo": ("cat", "/proc/meminfo"),
-    "qemu": _QEMU,
+    "qemu": ("qemu-system-x86_64", "--version"),
     "libvirt": ("sh", "-c", "libvirtd --version || virtqemud --version"),
     "firmware": ("sh", "-c", "grep -ls intel-tdx /usr/share/qemu/firmware/*.json"),
     "rasdaemon": ("systemctl", "is-active", "rasdaemon"),
     "ntp": ("timedatectl", "show", "--property=NTPSynchronized", "--value"),
-    "kvm": ("test", "-w", "/dev/kvm"),
     "clock": ("date", "+%s"),
 }
 

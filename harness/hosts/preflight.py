@@ -117,7 +117,7 @@ def _module(host: Host, facts: Facts) -> Iterator[Line]:
     failed = re.search(r"virt/tdx: .*(?:fail|not loaded|error)[^\n]*", log, re.IGNORECASE)
     done = re.search(r"virt/tdx: .*initialized[^\n]*", log)
     version = re.search(r"virt/tdx: .*version:? *([\d.]+)[^\n]*", log)
-    said = (failed or done) and (failed or done)
+    said = failed or done
     yield _line(
         "TDX module",
         None if not log else bool(done and not failed),

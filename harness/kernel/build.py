@@ -197,9 +197,9 @@ class _Work:
     def _dot_config(self) -> Path:
         return self.place / "obj" / ".config"
 
-    def _make(self, targets: Sequence[str], what: str) -> str:
+    def _make(self, targets: Sequence[str], what: str, log: Path | None = None) -> str:
         make = Make(self.toolchain, self.place, self.ccache, self.progress)
-        return make(targets, what, self._log)
+        return make(targets, what, log or self._log)
 
     def _make_kernel(self, what: str) -> str:
         """Raises HostError when the image that was made is not of the kernel that was made."""
@@ -218,8 +218,8 @@ class _Work:
         """Have the configuration's modules, if it has any, where an installed kernel has them."""
         remove_tree(made / "lib")
         if "=m\n" in self._dot_config.read_text():
-            make = Make(self.toolchain, self.place, self.ccache, self.progress)
-            make(("modules_install",), f"{what}: modules", self.place / "install.log")
+            # In a log of its own: that of the build goes with the kernel.
+            self._make(("modules_install",), f"{what}: modules", self.place / "install.log")
 
     def _config_moves(self, patches: Sequence[Path]) -> bool:
         """Whether olddefconfig has to run: for these patches, or since the ones before them."""

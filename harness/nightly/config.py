@@ -33,10 +33,11 @@ from harness.kernel.kconfig import LEAN
 from harness.machine.base import check_size
 from harness.text import printable
 from harness.tomltable import Table, parse_table, read_table
+from harness.workload import NORMAL
 
 LOCAL = "local"
 MODES = ("stub", "none")
-WORKLOADS = ("conversion", "dma", "devices", "faults")
+WORKLOADS = (*NORMAL, "faults")
 _HINT = "see the beginning of harness/nightly/config.py"
 _MODE = "a TD on hardware needs a host of the lab"
 _HOST = "a night runs on the machine that it is started on"
@@ -100,7 +101,7 @@ def _parsed(table: Table, path: Path) -> NightConfig:
         memory_mib=table.number("memory_mib", 1024),
         modes=table.texts("modes", ("stub",), among=MODES, why=_MODE),
         hosts=table.texts("hosts", (LOCAL,), among=(LOCAL,), why=_HOST),
-        workloads=table.texts("workloads", WORKLOADS[:3], among=WORKLOADS),
+        workloads=table.texts("workloads", NORMAL, among=WORKLOADS),
         origin=table.text("origin", "tdharness"),
         keep_nights=table.number("keep_nights", 14),
         known=table.text("known", ""),

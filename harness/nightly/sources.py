@@ -19,7 +19,7 @@ from harness.kernel.worktree import patchset_hash
 from harness.known import KnownIssue
 from harness.nightly.config import NightConfig, SeriesEntry
 from harness.nightly.plan import Wanted
-from harness.series.issues import issues_of
+from harness.series.issues import issues_of, read_issues
 from harness.series.read import read_series
 from harness.session import Progress
 from harness.text import printable
@@ -137,7 +137,7 @@ def read_sources(night: NightConfig, place: Path, progress: Progress) -> Sources
     """
     found = Sources()
     first: HarnessError | None = None
-    common = issues_of("", night.home / night.known) if night.known else ()
+    common = read_issues(night.home / night.known) if night.known else ()
     for entry in night.series:
         word = located(entry.source, night.home)
         named = night.home / entry.known if entry.known else None

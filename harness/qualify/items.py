@@ -23,9 +23,9 @@ from harness.prepare import Request
 from harness.qualify.profile import Item, Kind
 from harness.qualify.result import Result
 from harness.rundir import RunDir
-from harness.verdict import Finding, Outcome, Severity, Verdict
+from harness.verdict import Finding, Outcome, Severity, Verdict, worst
+from harness.workload import NORMAL
 
-_ALL = ("conversion", "dma", "devices")
 _CONVERSION = ("conversion",)
 _GUEST_TIMEOUT_S = 900.0
 _MOST_WORDS = 5
@@ -110,8 +110,7 @@ def _guest(item: Item, on: Bench, workloads: Sequence[str]) -> _Ran:
 
 def _told(item: Item, on: Bench, ran: Sequence[_Ran], more: Sequence[str] = ()) -> Result:
     """The result of guests: the worst of them, the first few reasons, and figures over all."""
-    order = list(Outcome)
-    outcome = min((one.outcome for one in ran), key=order.index, default=Outcome.EMPTY)
+    outcome = worst(one.outcome for one in ran)
     conversions = sum(one.verdict.counts.get("conversions", 0) for one in ran if one.verdict)
     good = sum(one.outcome is Outcome.PASS for one in ran)
     words = [f"{good} of {len(ran)} guests passed, {conversions:,} conversions judged"]
@@ -167,7 +166,7 @@ def _boots(item: Item, on: Bench) -> Result:
 
 
 def _suite(item: Item, on: Bench) -> Result:
-    return _told(item, on, [_guest(item, on, _ALL)])
+    return _told(item, on, [_guest(item, on, NORMAL)])
 
 
 def _kexec(item: Item, on: Bench) -> Result:
@@ -183,8 +182,7 @@ def _stress(item: Item, on: Bench) -> Result:
     ran = list(_for_minutes(item, on))
     told = on.collector.after(before)
     result = _told(item, on, ran, told_words(told))
-    worse = min(result.outcome, of_host(told), key=list(Outcome).index)
-    return replace(result, outcome=worse)
+    return replace(result, outcome=worst((result.outcome, of_host(told))))
 
 
 def _for_minutes(item: Item, on: Bench) -> Iterator[_Ran]:

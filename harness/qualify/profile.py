@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 
+from harness.clean import SIZES
 from harness.hosts.config import Host
+from harness.pipeline import BESIDE_MIB
 
 
 class Kind(StrEnum):
@@ -54,18 +56,16 @@ class Profile:
 
 PROFILES: Mapping[str, Profile] = MappingProxyType(
     {
-        "quick": Profile(
-            sizes=((1, 512), (2, 1024)), stress_minutes=0.5, kexecs=1, reboots=2, guests=2
-        ),
+        "quick": Profile(sizes=SIZES[:2], stress_minutes=0.5, kexecs=1, reboots=2, guests=2),
         "full": Profile(
-            sizes=((1, 512), (2, 1024), (4, 2048), (8, 6144)),
+            sizes=SIZES,
             stress_minutes=30.0,
             kexecs=3,
             reboots=20,
             guests=0,
         ),
         "soak": Profile(
-            sizes=((1, 512), (2, 1024), (4, 2048), (8, 6144)),
+            sizes=SIZES,
             stress_minutes=8 * 60.0,
             kexecs=10,
             reboots=200,
@@ -74,13 +74,11 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
     }
 )
 _GUEST_MIB = 512
-# What QEMU and the harness need beside a guest's memory.
-_BESIDE_MIB = 512
 
 
 def guests_at_once(host: Host, available_mib: int, most: int) -> int:
     """How many guests a host is asked to run at once: its KeyIDs, its limits or its memory say."""
-    room = min(available_mib, host.memory_mib or available_mib) // (_GUEST_MIB + _BESIDE_MIB)
+    room = min(available_mib, host.memory_mib or available_mib) // (_GUEST_MIB + BESIDE_MIB)
     limits = [limit for limit in (host.guests, host.key_ids, most) if limit]
     return max(1, min([room, *limits]))
 
@@ -88,7 +86,7 @@ def guests_at_once(host: Host, available_mib: int, most: int) -> int:
 def items_of(profile: Profile, host: Host, available_mib: int) -> list[Item]:
     """All items in their order; sizes that the host has no memory for are left out."""
     room = min(available_mib, host.memory_mib or available_mib)
-    sizes = [(vcpus, mib) for vcpus, mib in profile.sizes if mib + _BESIDE_MIB <= room]
+    sizes = [(vcpus, mib) for vcpus, mib in profile.sizes if mib + BESIDE_MIB <= room]
     many = guests_at_once(host, available_mib, profile.guests)
     stress = f"convert for {profile.stress_minutes:g} minutes, no machine check or memory error"
     return [

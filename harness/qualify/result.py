@@ -2,13 +2,13 @@
 """What a qualification found, and how that compares with the host's last one."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from harness.errors import EvidenceError
 from harness.text import printable
-from harness.verdict import Outcome
+from harness.verdict import Outcome, worst
 
 SCHEMA = 1
 _MOST_EVIDENCE = 40
@@ -72,8 +72,11 @@ class Qualification:
     @property
     def outcome(self) -> Outcome:
         """The worst of the results; EMPTY when there is none."""
-        order = list(Outcome)
-        return min((one.outcome for one in self.results), key=order.index, default=Outcome.EMPTY)
+        return worst(one.outcome for one in self.results)
+
+    def result(self, id: str) -> Result | None:
+        """The result of one requirement."""
+        return next((one for one in self.results if one.id == id), None)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types; `qualification_of` takes it."""
@@ -103,17 +106,15 @@ def qualification_of(data: Any) -> Qualification:
         raise EvidenceError(f"this is no qualification: {error!r}") from error
 
 
-def change(now: Result, before: Sequence[Result]) -> str:
+def change(now: Result, last: Result | None) -> str:
     """A requirement against the last time: "better", "worse", "same", or "" for a new one.
 
     The outcome decides; where it is the same, a time that grew or shrank by a quarter.
     """
-    last = next((one for one in before if one.id == now.id), None)
     if last is None:
         return ""
-    order = list(Outcome)
     if now.outcome is not last.outcome:
-        return "better" if order.index(now.outcome) > order.index(last.outcome) else "worse"
+        return "worse" if worst((now.outcome, last.outcome)) is now.outcome else "better"
     ratio = ratios(now, last).get("guest_s", 1.0)
     return "worse" if ratio > _NOISE else "better" if ratio < 1 / _NOISE else "same"
 

@@ -26,12 +26,12 @@ from harness.qualify.result import Qualification, qualification_of
 from harness.remote import Remote
 from harness.report.qualification import render
 from harness.rundir import put, writing
+from harness.session import Progress
 
 REPORT, PAGE = "report.json", "index.html"
 _KIB_PER_MIB = 1024
 _ASKED = ("kernel", "qemu", "libvirt")
 _KERNEL = "guest kernel"
-Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,11 +124,8 @@ def _begun(order: Order, facts: Facts) -> Qualification:
     last = known[-1] if known else None
     versions = {name: facts.said[name].splitlines()[0] for name in _ASKED if facts.said.get(name)}
     versions[_KERNEL] = order.kernel
-    same = last and (last.profile, last.versions.get("guest kernel")) == (
-        order.profile,
-        order.kernel,
-    )
-    if last and same and not last.ended_s:
+    asked = (order.profile, order.kernel)
+    if last and not last.ended_s and (last.profile, last.versions.get(_KERNEL)) == asked:
         return last
     return Qualification(
         number=last.number + 1 if last else 1,
@@ -137,10 +134,6 @@ def _begun(order: Order, facts: Facts) -> Qualification:
         started_s=time.time(),
         versions=versions,
     )
-
-
-def _of(one: Qualification) -> str:
-    return one.versions.get(_KERNEL, "")
 
 
 def _known(home: Path) -> list[Qualification]:

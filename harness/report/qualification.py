@@ -12,11 +12,8 @@ from rich.text import Text
 from harness.history.trend import day
 from harness.qualify.result import Qualification, Result, change, ratios
 from harness.report import html
+from harness.report.nightwords import duration
 from harness.verdict import Outcome
-
-_TONES = {Outcome.PASS: "t-pass", Outcome.FAIL: "t-fail"}
-_OTHER_TONE = "t-empty"
-_MINUTE_S = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,23 +34,23 @@ def headline(now: Qualification, before: Qualification | None) -> str:
     said += "" if now.ended_s else ", and it goes on"
     if before is None:
         return said
-    moved = [change(one, before.results) for one in now.results]
+    moved = [change(one, before.result(one.id)) for one in now.results]
     worse, better = moved.count("worse"), moved.count("better")
     return f"{said}; against number {before.number}: {worse} worse, {better} better"
 
 
 def rows(now: Qualification, before: Qualification | None) -> list[Row]:
     """All results, in the order in which they came."""
-    known = before.results if before else ()
+    pairs = ((one, before.result(one.id) if before else None) for one in now.results)
     return [
         Row(
             result=one,
-            tone=_TONES.get(one.outcome, _OTHER_TONE),
-            time=_time(one.seconds),
-            change=change(one, known),
-            figures=_figures(one, next((last for last in known if last.id == one.id), None)),
+            tone=f"t-{one.outcome.lower()}",
+            time=duration(one.seconds),
+            change=change(one, last),
+            figures=_figures(one, last),
         )
-        for one in now.results
+        for one, last in pairs
     ]
 
 
@@ -67,23 +64,18 @@ def _figures(now: Result, last: Result | None) -> tuple[str, ...]:
     )
 
 
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), _MINUTE_S)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
-
-
 def render(now: Qualification, before: Qualification | None) -> str:
     """The page as HTML text."""
     return html.template("qualification.html.j2").render(
         now=now,
         before=before,
         badge=now.outcome.value if now.ended_s else "...",
-        tone=_TONES.get(now.outcome, _OTHER_TONE),
+        tone=f"t-{now.outcome.lower()}",
         headline=headline(now, before),
         day=day(now.started_s),
         before_day=day(before.started_s) if before else "",
         rows=rows(now, before),
-        took=_time(sum(one.seconds for one in now.results)),
+        took=duration(sum(one.seconds for one in now.results)),
         css=html.styles("night"),
     )
 

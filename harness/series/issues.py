@@ -45,8 +45,11 @@ def issues_of(source: str, named: Path | None = None) -> tuple[KnownIssue, ...]:
     is named and not there, and for one that is none.
     """
     path = named or _beside(source)
-    if path is None:
-        return ()
+    return read_issues(path) if path else ()
+
+
+def read_issues(path: Path) -> tuple[KnownIssue, ...]:
+    """The known issues of a file. Raises ConfigError."""
     try:
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)

@@ -2,6 +2,7 @@
 """What a guest is made to do, as data, and the one that makes it."""
 
 from harness.workload.plan import (
+    NORMAL,
     WORKLOADS,
     Step,
     injected_steps,
@@ -20,6 +21,7 @@ from harness.workload.symbols import read_symbols
 
 __all__ = [
     "MOST_TRANSCRIPT_BYTES",
+    "NORMAL",
     "WORKLOADS",
     "Agent",
     "Answers",

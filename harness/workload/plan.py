@@ -115,6 +115,8 @@ FAULTS = (
     _fault("oops", "kernel-log", td=False),
 )
 
+# What a guest does unless it is asked for something else.
+NORMAL = ("conversion", "dma", "devices")
 WORKLOADS: Mapping[str, tuple[Step, ...]] = MappingProxyType(
     {"conversion": CONVERSION, "dma": DMA, "devices": DEVICES, "kexec": KEXEC, "faults": FAULTS}
 )

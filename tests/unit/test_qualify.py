@@ -203,8 +203,11 @@ def result(outcome: Outcome = Outcome.PASS, guest_s: float = 10.0) -> Result:
     ],
 )
 def test_the_outcome_decides_and_then_the_time(now: Result, words: str) -> None:
-    assert change(now, [result()]) == words
-    assert change(result(), [result(Outcome.EMPTY)]) == "better"
+    before = Qualification(
+        number=1, host="local", profile="quick", started_s=0.0, results=(result(),)
+    )
+    assert change(now, before.result(now.id)) == words
+    assert change(result(), result(Outcome.EMPTY)) == "better"
 
 
 def test_hosts_are_asked_for_what_they_have_room_for() -> None:
