@@ -82,11 +82,11 @@ def read_rasdaemon(
             if int(before[path].split()[0]) > _DATABASE_BYTES:
                 return None, f"rasdaemon: a database of more than {_DATABASE_BYTES >> 20} MiB"
             files = _copy(remote, path, before)
-            if files is None:
-                return None, "rasdaemon: its database may not be read"
             if _state(remote, path) != before:
                 why = "rasdaemon: its database is written to without a pause"
                 continue
+            if files is None:
+                return None, "rasdaemon: its database may not be read"
             try:
                 return rasdaemon.read_database(files, after, boot_id), ""
             except EvidenceError as error:

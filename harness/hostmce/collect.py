@@ -51,7 +51,8 @@ class _Told:
     records: dict[Source, list[MceRecord]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
-    lost: int = 0
+    # records that a source has left out
+    lost: dict[Source, int] = field(default_factory=dict)
     panic: str = ""
     # guest-physical, of which QEMU says that their memory failed
     guest_addresses: list[int] = field(default_factory=list)
@@ -62,7 +63,7 @@ class _Told:
         self.records[source] = told.records
         # The console repeats the log.
         self.notes += [note for note in told.note_lines() if note not in self.notes]
-        self.lost += told.left_out
+        self.lost[source] = told.left_out
         self.panic = self.panic or told.panic
         self.logged = max(self.logged, told.logged)
 
@@ -179,7 +180,7 @@ class Collector:
         ask.end_trace(self._remote)
         if records is not None:
             told.records[Source.TRACE] = records
-        told.lost += lost
+        told.lost[Source.TRACE] = lost
         told.gaps += [gap] if gap else []
 
     def _read_rasdaemon(self, told: _Told, before: Snapshot) -> None:
@@ -193,7 +194,7 @@ class Collector:
             told.notes.append("rasdaemon's database came up during the test, or was locked before")
         told.records[Source.RASDAEMON] = stored.records
         told.notes += stored.notes
-        told.lost += stored.left_out
+        told.lost[Source.RASDAEMON] = stored.left_out
 
     def _read_edac(self, told: _Told, before: Snapshot) -> None:
         moved = edac.counted(before.counters, ask.edac_counters(self._remote))

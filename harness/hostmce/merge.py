@@ -8,7 +8,7 @@ known by its time. No clocks of two machines are compared.
 
 import dataclasses
 from collections import Counter, defaultdict, deque
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.hostmce.record import MceRecord, Source, page_of
@@ -20,6 +20,8 @@ MOST_DISAGREEMENTS = 20
 _COMPARED = ("status", "mcgstatus", "addr", "misc", "socket", "apicid")
 # These write every record unless the host goes down in it; the log leaves out what EDAC handled.
 _COMPLETE = (Source.TRACE, Source.RASDAEMON)
+# These are read line by line, and any line can be missing.
+_LOGS = (Source.KERNEL_LOG, Source.CONSOLE)
 _CORRECTED_COUNT = 0x7FFF << 38
 
 
@@ -41,27 +43,35 @@ class Merged:
 
 
 def merge(
-    told: Mapping[Source, Sequence[MceRecord]], *, panicked: bool = False, lost: int = 0
+    told: Mapping[Source, Sequence[MceRecord]],
+    *,
+    panicked: bool = False,
+    lost: Mapping[Source, int] | None = None,
 ) -> Merged:
     """One list out of what each source told; a source that was read and told nothing is empty.
 
-    `lost` are records that the sources themselves left out. A host that panicked writes neither
-    trace events nor to a database, and nobody is blamed for that.
+    `lost` are records that a source itself left out. A host that panicked writes neither trace
+    events nor to a database, and nobody is blamed for that.
     """
+    lost = lost or {}
     joined: list[MceRecord] = []
     disagreements: list[str] = []
     for source in Source:
         if source in told:
             disagreements += _join(joined, told[source], source)
+    disagreements += _mend(joined)
+    missed = {source: sum(source not in one.sources for one in joined) for source in told}
     if not panicked:
-        disagreements += _missing(joined, told)
+        disagreements += _missing(missed, lost, len(joined))
+    # What one source left out another may have; what is beyond that nobody told.
+    untold = [count - missed.get(source, len(joined)) for source, count in lost.items()]
     kept, left_out = fold(joined)
     more = len(disagreements) - MOST_DISAGREEMENTS
     if more > 0:
         disagreements[MOST_DISAGREEMENTS:] = [f"{more} more of the kind"]
     return Merged(
         records=tuple(kept),
-        total=len(joined) + lost,
+        total=len(joined) + max([0, *untold]),
         by_grade=dict(Counter(record.grade.value for record in joined)),
         overflowed=sum(record.overflowed for record in joined),
         left_out=left_out,
@@ -106,6 +116,30 @@ def _join(joined: list[MceRecord], new: Sequence[MceRecord], source: Source) -> 
     return said
 
 
+def _mend(joined: list[MceRecord]) -> list[str]:
+    """Put what a log told in part to the records that other sources have whole, in place.
+
+    A log that is written faster than it is read loses lines: a record is left without its time
+    stamps then, or with those of a later one.
+    """
+    alone = [place for place, one in enumerate(joined) if not set(one.sources) - set(_LOGS)]
+    if all(joined[place].tsc or joined[place].time_s for place in alone):
+        return []
+    whole: defaultdict[Hashable, deque[int]] = defaultdict(deque)
+    for place, record in enumerate(joined):
+        if record.sources and not set(record.sources) & set(_LOGS):
+            whole[(record.cpu, record.bank, record.status)].append(place)
+    mended = set()
+    for place in alone:
+        torn = joined[place]
+        if partners := whole[(torn.cpu, torn.bank, torn.status)]:
+            at = partners.popleft()
+            joined[at] = _together(joined[at], torn)
+            mended.add(place)
+    joined[:] = [record for place, record in enumerate(joined) if place not in mended]
+    return [f"the log lost lines: it tells {len(mended)} machine checks in part"] if mended else []
+
+
 def _partner(
     record: MceRecord, index: Mapping[Hashable, deque[int]], taken: set[int]
 ) -> int | None:
@@ -139,16 +173,13 @@ def _together(one: MceRecord, other: MceRecord) -> MceRecord:
     return dataclasses.replace(one, **{**missing, "sources": (*one.sources, *other.sources)})
 
 
-def _missing(joined: Iterable[MceRecord], told: Mapping[Source, Sequence[MceRecord]]) -> list[str]:
-    """Sources that should have every record and have not."""
-    records = list(joined)
-    said = []
-    for source in _COMPLETE:
-        if source in told:
-            missed = sum(source not in record.sources for record in records)
-            if missed:
-                said.append(f"{source.value} has none of {missed} of {len(records)} machine checks")
-    return said
+def _missing(missed: Mapping[Source, int], lost: Mapping[Source, int], total: int) -> list[str]:
+    """Sources that should have every record and have not, beyond those they left out."""
+    return [
+        f"{source.value} has none of {missed[source]} of {total} machine checks"
+        for source in _COMPLETE
+        if missed.get(source, 0) > lost.get(source, 0)
+    ]
 
 
 def fold(records: Sequence[MceRecord], most: int = MOST_KEPT) -> tuple[list[MceRecord], int]:

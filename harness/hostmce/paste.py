@@ -36,11 +36,16 @@ def of_lines(lines: Iterable[bytes], phys_bits: int = PHYS_BITS) -> HostTold:
     traced, lost = trace.read_trace(texts)
     logged, left_out = mcelog.read_mcelog(texts)
     said = {Source.KERNEL_LOG: told.records, Source.TRACE: traced, Source.MCELOG: logged}
+    beyond = {
+        Source.KERNEL_LOG: told.left_out,
+        Source.TRACE: lost,
+        Source.MCELOG: left_out,
+    }
     # Not all that a machine has was pasted: what a source lacks is no contradiction.
     merged = merge(
         {source: records for source, records in said.items() if records},
         panicked=True,
-        lost=told.left_out + lost + left_out,
+        lost=beyond,
     )
     gaps = (f"{dropped:,} lines behind the first {MOST_LINES:,} that matter",) if dropped else ()
     return HostTold(
@@ -51,7 +56,7 @@ def of_lines(lines: Iterable[bytes], phys_bits: int = PHYS_BITS) -> HostTold:
 def of_database(data: bytes, phys_bits: int = PHYS_BITS) -> HostTold:
     """What a copy of rasdaemon's database tells. Raises EvidenceError."""
     told = rasdaemon.read_database({"": data}, {})
-    merged = merge({Source.RASDAEMON: told.records}, lost=told.left_out)
+    merged = merge({Source.RASDAEMON: told.records}, lost={Source.RASDAEMON: told.left_out})
     return HostTold(merged=merged, notes=tuple(told.notes), phys_bits=phys_bits)
 
 

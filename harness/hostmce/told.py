@@ -138,7 +138,8 @@ def _sentences(value: Any) -> tuple[str, ...]:
 
 def of_kernel(told: KernelTold, source: Source, **more: Any) -> HostTold:
     """What one kernel log alone tells."""
-    merged = merge({source: told.records}, panicked=bool(told.panic), lost=told.left_out)
+    lost = {source: told.left_out}
+    merged = merge({source: told.records}, panicked=bool(told.panic), lost=lost)
     return HostTold(
         merged=merged, panic=told.panic, notes=told.note_lines(), heard=(source.value,), **more
     )

@@ -18,6 +18,8 @@ _EVENT = re.compile(
 )
 _FIELD = re.compile(r"([A-Za-z/]+): (?:[0-9a-f]{2}:<)?([0-9a-f]{1,16})>?(?:, |\s*$)")
 _LOST = re.compile(r"\[LOST (\d{1,12}) EVENTS\]")
+# The head of tracefs' text: a full buffer drops its oldest, and says so here alone.
+_WRITTEN = re.compile(r"# entries-in-buffer/entries-written: (\d{1,12})/(\d{1,12})\s")
 
 
 def read_trace(texts: Iterable[str], boot_id: str = "") -> tuple[list[MceRecord], int]:
@@ -27,6 +29,8 @@ def read_trace(texts: Iterable[str], boot_id: str = "") -> tuple[list[MceRecord]
     for number, text in enumerate(texts, 1):
         if gap := _LOST.search(text):
             lost += int(gap[1])
+        elif head := _WRITTEN.match(text):
+            lost += max(0, int(head[2]) - int(head[1]))
         elif event := _EVENT.search(text):
             if len(records) == MOST_RECORDS:
                 lost += 1

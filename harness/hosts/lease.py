@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Who has a host: a lease on the host itself, with an owner and an end by the host's own clock.
+"""Who has a host: a lease on the host itself, with an owner and an end by its time since boot.
 
 Who waits stands in a queue. A holder renews its lease as long as it lives; one that was killed, or
 whose host cannot be reached any more, loses it when it ends, and the next in the queue has it.
@@ -35,7 +35,7 @@ class Holding:
     """What a host says of its lease. `held`: by whom it was asked for, or for `show` by anyone."""
 
     held: bool
-    # of the lease, by the host's clock
+    # of the lease, by the host's time since boot
     left_s: float = 0.0
     owner: str = ""
     # in the queue, from 1 on

@@ -1,8 +1,9 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
-# lease.sh PLACE ACT ID OWNER LEASE_S TICKET_S: who has this host, by this host's clock alone.
+# lease.sh PLACE ACT ID OWNER LEASE_S TICKET_S: who has this host, by its own time since boot alone.
 #
-# PLACE/lease holds "UNTIL ID OWNER", PLACE/queue/NUMBER.ID the time until which someone waits.
+# PLACE/lease holds "UNTIL BOOT ID OWNER", PLACE/queue/NUMBER.ID until when someone waits, and BOOT.
+# Not by its clock: those of hosts are off by hours, and are set while someone has a lease.
 # ACT: take (waits in the queue when it is taken), keep, drop, clear, show. Says one line:
 #   held LEFT [OWNER] | waiting POSITION LEFT OWNER | lost | free
 set -eu
@@ -11,11 +12,14 @@ umask 0
 mkdir -p "$place/queue"
 exec 9>>"$place/lock"
 flock -w 20 9
-now=$(date +%s)
+read -r up _ </proc/uptime
+read -r boot </proc/sys/kernel/random/boot_id
+now=${up%%.*}
 
-until=0 holder='' name=''
-[ ! -s "$place/lease" ] || read -r until holder name <"$place/lease"
-# A clock that was set back must not make a lease last for years.
+until=0 since='' holder='' name=''
+[ ! -s "$place/lease" ] || read -r until since holder name <"$place/lease"
+# Of an earlier boot: who had the host may have waited for it to come back.
+[ "$since" = "$boot" ] || until=$lease_s
 [ "$until" -gt "$now" ] && [ "$until" -le $((now + 86400)) ] || holder=''
 
 write() {
@@ -25,7 +29,7 @@ write() {
 }
 
 have() {
-    write "$((now + lease_s)) $id $owner" "$place/lease"
+    write "$((now + lease_s)) $boot $id $owner" "$place/lease"
     rm -f "$place/queue/"*."$id"
     echo "held $lease_s"
 }
@@ -35,11 +39,11 @@ take)
     position=1 mine=
     for ticket in "$place/queue/"*; do
         case $ticket in *.new | *'*') continue ;; esac
-        read -r waits <"$ticket" || waits=0
+        read -r waits since <"$ticket" || waits=0
         if [ "${ticket##*.}" = "$id" ]; then
             mine=$ticket
             break
-        elif [ "$waits" -gt "$now" ]; then
+        elif [ "$since" = "$boot" ] && [ "$waits" -gt "$now" ]; then
             position=$((position + 1))
         else
             rm -f "$ticket"
@@ -55,7 +59,7 @@ take)
         write $((number + 1)) "$place/number"
         mine=$place/queue/$(printf '%012d' "$number").$id
     fi
-    write $((now + ticket_s)) "$mine"
+    write "$((now + ticket_s)) $boot" "$mine"
     [ -n "$holder" ] || until=$now
     echo "waiting $position $((until - now)) $name"
     ;;

@@ -57,6 +57,20 @@ def test_a_record_that_was_cut_short_finds_its_whole() -> None:
     assert merged.records[0].sources == (LOG, Source.CONSOLE)
 
 
+def test_what_a_log_that_lost_lines_tells_is_counted_once() -> None:
+    whole = [record(TRACE, tsc=tsc) for tsc in (100, 200, 300)]
+    # the first's time stamps are lost, the second's are those of the third
+    torn = [record(LOG, tsc=None, addr=None), record(LOG, tsc=350, addr=0x9000)]
+    merged = merge({LOG: torn, TRACE: whole})
+    assert merged.total == 3
+    assert [r.addr for r in merged.records] == [0x1000]
+    assert merged.disagreements == ("the log lost lines: it tells 2 machine checks in part",)
+    # A log that has all of its lines is believed.
+    assert merge({LOG: torn[1:], TRACE: whole}).total == 4
+    # and one that tells more than the others have
+    assert merge({LOG: torn * 2, TRACE: whole}).total == 4
+
+
 def test_a_disagreement_names_register_and_sources() -> None:
     merged = merge({LOG: [record(LOG)], RAS: [record(RAS, addr=0x2000, mcgstatus=5)]})
     assert merged.total == 1
@@ -84,12 +98,23 @@ def test_a_storm_is_folded_and_bounded_and_the_worst_stays() -> None:
         record(TRACE, status=CORRECTED, tsc=i + 1, addr=4096 * (i % 500), cpu=i % 8)
         for i in range(20_000)
     ]
-    merged = merge({TRACE: [*storm, record(TRACE, tsc=10**9)]}, lost=7)
+    merged = merge({TRACE: [*storm, record(TRACE, tsc=10**9)]}, lost={TRACE: 7})
     assert merged.total == 20_008
     assert len(merged.records) == MOST_KEPT
     assert merged.left_out > 0
     assert merged.records[-1].status == SRAR
     assert merged.by_grade == {"corrected": 20_000, "SRAR": 1}
+
+
+def test_what_two_sources_left_out_of_a_storm_counts_once() -> None:
+    log, trace = [record(LOG, tsc=tsc) for tsc in range(1, 6)], [record(TRACE, tsc=5)]
+    # Of ten, the log has the first five and the trace the fifth alone.
+    merged = merge({LOG: log, TRACE: trace}, lost={LOG: 5, TRACE: 9})
+    assert (merged.total, merged.disagreements) == (10, ())
+    # It dropped three, and lacks four.
+    merged = merge({LOG: log, TRACE: trace}, lost={TRACE: 3})
+    assert merged.total == 5
+    assert merged.disagreements == ("trace event has none of 4 of 5 machine checks",)
 
 
 def test_disagreements_of_a_storm_are_bounded() -> None:

@@ -135,6 +135,12 @@ def test_a_trace_event_tells_the_same() -> None:
     assert record.uptime_s == 9.574125
 
 
+def test_a_trace_buffer_that_ran_over_says_how_many_it_dropped() -> None:
+    head = "# entries-in-buffer/entries-written: 140080/250280   #P:4"
+    assert read_trace([head, "CPU:1 [LOST 7 EVENTS]"]) == ([], 250280 - 140080 + 7)
+    assert read_trace(["# entries-in-buffer/entries-written: 2/2   #P:4"]) == ([], 0)
+
+
 def test_the_form_of_old_kernels_lacks_fields_only() -> None:
     old = TRACE.partition(", PPIN")[0].replace("IPID: 0000000000000000, ", "")
     (record,), _ = read_trace([old])

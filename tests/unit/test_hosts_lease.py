@@ -40,7 +40,8 @@ def lease(place: Path, owner: str = "me", lease_s: float = 60.0) -> Lease:
 def test_one_holder_and_then_the_next_in_the_queue(place: Path) -> None:
     one, two, three = (lease(place, owner) for owner in ("one", "two", "three"))
     assert one.ask("take").held
-    assert one.ask("show") == Holding(held=True, left_s=one.ask("show").left_s, owner="one")
+    shown = one.ask("show")
+    assert shown == Holding(held=True, left_s=shown.left_s, owner="one")
     waits = two.ask("take")
     assert (waits.held, waits.position, waits.owner) == (False, 1, "one")
     assert three.ask("take").position == 2
@@ -83,10 +84,25 @@ def test_a_lease_that_is_not_renewed_ends(place: Path) -> None:
     assert not one.ask("keep").held
 
 
-def test_a_clock_that_was_set_back_ends_it_too(place: Path) -> None:
+def planted(place: Path, left_s: int, boot: str) -> Lease:
+    """Someone's lease, and someone in the queue; returns another's."""
+    up_s = int(float(Path("/proc/uptime").read_text().split()[0]))
     (place / "queue").mkdir(parents=True)
-    (place / "lease").write_text(f"{int(time.time()) + 400_000} someone else\n")
-    assert lease(place).ask("take").held
+    (place / "lease").write_text(f"{up_s + left_s} {boot} someone else\n")
+    (place / "queue" / "000000000000.other").write_text(f"{up_s + left_s} {boot}\n")
+    return lease(place)
+
+
+def test_a_lease_is_of_one_boot_and_lasts_no_day(place: Path, tmp_path: Path) -> None:
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    now = planted(place, 50, boot).ask("take")
+    assert (now.held, now.owner, now.position) == (False, "else", 2)
+    assert planted(tmp_path / "of another boot", 50, "0-0").ask("take").held
+    assert not planted(tmp_path / "for days", 400_000, boot).ask("show").held
+    # The host is up for less than a lease: who had it may come back to it.
+    back = planted(tmp_path / "soon", 50, "0-0")
+    back.lease_s = float(Path("/proc/uptime").read_text().split()[0]) + 60.0
+    assert back.ask("take").owner == "else"
 
 
 def test_a_holder_renews_its_lease_and_gives_it_back(place: Path) -> None:
