@@ -139,6 +139,11 @@ class Agent:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
+    def check(self) -> None:
+        """Raises MachineError once it was given up: for waits that are not the agent's own."""
+        if self._given_up:
+            raise MachineError(self._given_up)
+
     def close(self) -> None:
         """Close this end; the guest's agent greets whoever comes next."""
         self._socket.close()

@@ -5,18 +5,21 @@ What is collected goes into the run's host.json, where the judge finds it.
 """
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from harness import proc
 from harness.errors import MachineError
 from harness.hostmce.collect import Collector
-from harness.hostmce.console import HostConsole
+from harness.hostmce.console import HostConsole, KeptConsole
 from harness.hostmce.watch import Down
 from harness.hosts.config import Host
 from harness.hosts.ssh import reached
 from harness.rundir import writing
 from harness.session import Guest
+
+_END_TIMEOUT_S = 10.0
 
 
 @contextlib.contextmanager
@@ -49,9 +52,15 @@ def _console(host: Host, log: Path) -> Iterator[HostConsole | None]:
     if not host.console:
         yield None
         return
-    with writing(log), log.open("wb") as output:
-        child = proc.spawn(host.console, stdout=output)
-    try:
-        yield HostConsole(log)
-    finally:
-        proc.kill_group(child)
+    with writing(log):
+        log.touch()
+    read_end, write_end = os.pipe()
+    with open(read_end, "rb") as stream:  # noqa: PTH123
+        with open(write_end, "wb") as output:  # noqa: PTH123
+            child = proc.spawn(host.console, stdout=output)
+        console = KeptConsole(stream, log)
+        try:
+            yield console
+        finally:
+            proc.kill_group(child)
+            console.close(_END_TIMEOUT_S)

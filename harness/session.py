@@ -177,6 +177,7 @@ class Guest:
 
     def _wait_for_end(self, deadline: Deadline) -> None:
         while not self.machine.wait(1.0):
+            self.machine.agent.check()
             written = self.run.transcript.stat().st_size
             if deadline.expired():
                 raise GuestError(f"the guest did not end within {deadline.timeout_s:.0f} s")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.hostmce.collect import Collector, Snapshot
-from harness.hostmce.console import HostConsole
+from harness.hostmce.console import ConsoleFile
 from harness.hostmce.record import Source
 from harness.hostmce.told import HostState
 from harness.hostmce.watch import FOUND_OUT_S, Down, Watch
@@ -39,7 +39,7 @@ def inject(host: LabHost, check: MachineCheck) -> None:
 
 
 def test_a_living_host_tells_each_check_once_from_all_its_sources(own_lab_host: LabHost) -> None:
-    collector = Collector(SshRemote(own_lab_host.entry), HostConsole(own_lab_host.console.log_path))
+    collector = Collector(SshRemote(own_lab_host.entry), ConsoleFile(own_lab_host.console.log_path))
     before = collector.before()
     for check in (checks.corrected(0x12345000), checks.recoverable(0x12347000), IN_TD):
         inject(own_lab_host, check)
@@ -76,7 +76,7 @@ def test_a_locked_database_and_a_stopped_rasdaemon(own_lab_host: LabHost) -> Non
 def watched(host: LabHost, go_down: Callable[[], None]) -> tuple[Collector, Snapshot, Down]:
     """Have it go down under a watch, which has to find that out in time."""
     remote = SshRemote(host.entry)
-    collector = Collector(remote, HostConsole(host.console.log_path))
+    collector = Collector(remote, ConsoleFile(host.console.log_path))
     before = collector.before()
     found_s: list[float] = []
     watch = Watch(remote, before.boot_id, lambda _: found_s.append(time.monotonic()))

@@ -2,6 +2,7 @@
 """Runs with a host that is listened to; guest and host are fake."""
 
 import contextlib
+import dataclasses
 import functools
 import time
 from collections.abc import Iterator
@@ -69,7 +70,10 @@ def test_without_a_host_nobody_is_asked(tmp_path: Path, host: FakeHost) -> None:
     assert not run.host_json.exists()
 
 
-def test_a_host_that_reboots_ends_the_run_and_is_blamed(tmp_path: Path, host: FakeHost) -> None:
+@pytest.mark.parametrize("seed", [None, 7], ids=["by its agent", "by a script"])
+def test_a_host_that_reboots_ends_the_run_and_is_blamed(
+    tmp_path: Path, host: FakeHost, seed: int | None
+) -> None:
     began_s = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         real = watch.ask_boot_id
@@ -82,11 +86,19 @@ def test_a_host_that_reboots_ends_the_run_and_is_blamed(tmp_path: Path, host: Fa
             return real(remote, timeout_s)
 
         patch.setattr(watch, "ask_boot_id", rebooting)
-        run = carried(tmp_path, HANG)
+        plan = fake_plan(tmp_path / "fake", "")
+        plan = dataclasses.replace(plan, spec=dataclasses.replace(plan.spec, seed=seed))
+        run = carry_out(plan, [HANG], tmp_path / "runs", lambda _: None, host=HOST)
     assert time.monotonic() - began_s < 30.0
     verdict = judge(run)
     assert verdict.outcome is Outcome.ERROR
     assert verdict.reason.startswith("the host failed, not the guest: it rebooted")
+
+
+def test_what_its_console_says_is_kept_with_the_run(tmp_path: Path, host: FakeHost) -> None:
+    says = ("sh", "-c", "echo the host says; exec sleep 60")
+    run = carried(tmp_path, CONVERT, host=dataclasses.replace(HOST, console=says))
+    assert run.host_console.read_text() == "the host says\n"
 
 
 def test_a_host_that_does_not_answer_leaves_no_guest(tmp_path: Path, host: FakeHost) -> None:
