@@ -2,7 +2,6 @@
 """What is collected from a host around a test, whatever the host does meanwhile."""
 
 import json
-import socket
 import sqlite3
 import threading
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import pytest
 
 from harness.hostmce import told as host_told
 from harness.hostmce.collect import Collector
-from harness.hostmce.console import ConsoleFile, HostConsole, KeptConsole, last_words
+from harness.hostmce.console import ConsoleFile, HostConsole
 from harness.hostmce.journal import MOST_BYTES
 from harness.hostmce.record import Source
 from harness.hostmce.told import HostState, HostTold
@@ -380,44 +379,3 @@ def test_around_a_test_the_run_gets_what_was_told_whatever_it_raises(tmp_path: P
         f"QEMU: {said}",
     )
     assert told.guest_addresses == (0x12345000,)
-
-
-def test_last_words_are_bounded_and_safe() -> None:
-    assert last_words(b"") == ()
-    words = last_words(b"\n".join(b"%d \x1b]0;x\x07" % i + b"A" * 5000 for i in range(100)))
-    assert len(words) == 12
-    assert all(word.isprintable() and len(word) <= 200 for word in words)
-
-
-def kept(log: Path, most: int, *, lines: int) -> KeptConsole:
-    """What is kept of a console that said so much."""
-    reads, writes = socket.socketpair()
-    with reads, writes:
-        console = KeptConsole(reads.makefile("rb"), log, most)
-        writes.sendall(b"the first words\n")
-        writes.sendall(b"".join(b"line %06d\n" % number for number in range(lines)))
-        writes.sendall(b"the last words\n")
-        writes.shutdown(socket.SHUT_WR)
-        console.close(10.0)
-    return console
-
-
-def test_a_kept_console_is_bounded_and_keeps_its_beginning_and_its_end(tmp_path: Path) -> None:
-    log, most = tmp_path / "host-console.log", 64 << 10
-    console = kept(log, most, lines=40_000)
-    assert console.size() == 31 + 12 * 40_000 > 4 * most
-    text = log.read_bytes()
-    assert len(text) <= most
-    assert text.startswith(b"the first words\nline 000000\n")
-    assert text.endswith(b"line 039999\nthe last words\n")
-    assert text.count(b" was left out ...\n") == 1
-    assert len(console.tail(0)) == 256 << 10
-    assert console.tail(console.size() - 15) == b"the last words\n"
-    assert console.tail(console.size()) == console.tail(1 << 40) == b""
-    # and all of one that says less
-    assert kept(tmp_path / "short", most, lines=3).size() == (tmp_path / "short").stat().st_size
-
-
-def test_last_words_take_no_file(tmp_path: Path) -> None:
-    console = kept(tmp_path, 1 << 10, lines=500)
-    assert last_words(console.tail(0))[-2:] == ("line 000499", "the last words")
