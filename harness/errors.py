@@ -7,7 +7,7 @@ A kernel bug is never an exception: it is a `harness.verdict.Finding`.
 from enum import IntEnum
 from pathlib import Path
 
-from harness.text import harmless
+from harness.text import harmless, without_password
 
 
 class ExitCode(IntEnum):
@@ -27,9 +27,10 @@ class HarnessError(Exception):
     exit_code = ExitCode.HOST
 
     def __init__(self, message: str, *, hint: str | None = None, log: Path | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        super().__init__(without_password(message))
+        # A mirror or a repository may be named with one.
+        self.message = without_password(message)
+        self.hint = without_password(hint) if hint else hint
         self.log = log
 
     def __str__(self) -> str:

@@ -19,7 +19,8 @@
     key_ids = 30
 
 Name and address have to be there. `local` is this machine, and in no file. Commands are run as they
-are, without a shell; what is secret stays in files of their own.
+are, without a shell. What is secret stays in files of their own: a command line is there to be read
+by every user of the machine, and in logs, so one with a password in it is refused.
 """
 
 import re
@@ -28,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import ConfigError
-from harness.text import printable
+from harness.text import printable, without_password
 from harness.tomltable import Table, read_table
 
 LOCAL = "local"
@@ -38,6 +39,16 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 # Neither an option of a program nor a word with a meaning to one.
 _ADDRESS = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]{0,252}")
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}")
+# Options that a password comes behind, of programs that reach consoles and power.
+_PASSWORD_OPTIONS = {
+    "ipmitool": ("-P",),
+    "ipmiconsole": ("-p", "--password"),
+    "ipmipower": ("-p", "--password"),
+    "sshpass": ("-p",),
+    "curl": ("-u", "--user"),
+    "racadm": ("-p",),
+}
+_PASSWORD = re.compile(r"-{0,2}(pass|passwd|password|passphrase|secret|token)([=:].+|$)", re.I)
 _MOST_PORT = (1 << 16) - 1
 
 
@@ -96,16 +107,29 @@ def _host(table: Table, home: Path) -> Host:
         known_hosts=_path(table.text("known_hosts", "known_hosts"), home),
         libvirt=table.text("libvirt", ""),
         mode=table.choice("mode", "stub", MODES),
-        console=table.words("console"),
-        power_on=table.words("power_on"),
-        power_off=table.words("power_off"),
-        power_cycle=table.words("power_cycle"),
+        console=_command(table, name, "console"),
+        power_on=_command(table, name, "power_on"),
+        power_off=_command(table, name, "power_off"),
+        power_cycle=_command(table, name, "power_cycle"),
         guests=table.number("guests", 0),
         memory_mib=table.number("memory_mib", 0),
         key_ids=table.number("key_ids", 0),
     )
     table.done()
     return host
+
+
+def _command(table: Table, host: str, key: str) -> tuple[str, ...]:
+    """The words of a command. Raises ConfigError, which does not repeat them, for a password."""
+    words = table.words(key)
+    options = _PASSWORD_OPTIONS.get(Path(words[0]).name, ()) if words else ()
+    for word in words[1:]:
+        if word.startswith(options) or _PASSWORD.fullmatch(word) or without_password(word) != word:
+            raise ConfigError(
+                f"{key} of {host} has a password on its command line, for all users to read",
+                hint="put it into a file that only you can read, and name that: ipmitool -f FILE",
+            )
+    return words
 
 
 def _matching(pattern: re.Pattern[str], word: str, what: str) -> str:

@@ -132,12 +132,19 @@ def _feed(channel: "paramiko.Channel", data: bytes) -> None:
 def _connected(host: Host, timeout_s: float) -> "paramiko.SSHClient":
     """Raises HostError, and ConfigError for keys: those a person has to look at."""
     import paramiko
+    from paramiko.hostkeys import InvalidHostKey
 
     deadline = Deadline(timeout_s)
     client = paramiko.SSHClient()
     client.set_missing_host_key_policy(_refusing(host))
     try:
         client.load_host_keys(str(host.known_hosts))
+    except InvalidHostKey:
+        # Its words are the file's line, which is anything, a private key's too.
+        raise ConfigError(
+            f"{host.name}: {host.known_hosts} is no file of pinned host keys",
+            hint="each line has a host, a type and a key: what ssh-keyscan prints",
+        ) from None
     except (OSError, paramiko.SSHException) as error:
         raise ConfigError(
             f"{host.name}: cannot read the pinned host keys {host.known_hosts}: {error}",

@@ -41,10 +41,12 @@ def boot_sector() -> bytes:
     return _CODE.ljust(_SECTOR - 2, b"\0") + b"\x55\xaa"
 
 
-def refusal(qemu: Qemu, accel: str, *, timeout_s: float = TRIAL_TIMEOUT_S) -> str | None:
+def refusal(
+    qemu: Qemu, accel: str, *, sandbox: bool = False, timeout_s: float = TRIAL_TIMEOUT_S
+) -> str | None:
     """Why QEMU cannot run a guest with this accelerator ("kvm", "tcg"); None when it can.
 
-    Raises HostError when QEMU cannot be started.
+    With `sandbox` behind its filter of system calls. Raises HostError when QEMU cannot be started.
     """
     with tempfile.TemporaryDirectory(prefix="tdharness-") as name:
         disk = Path(name) / "disk"
@@ -53,6 +55,7 @@ def refusal(qemu: Qemu, accel: str, *, timeout_s: float = TRIAL_TIMEOUT_S) -> st
         argv += ["-nodefaults", "-display", "none", "-no-reboot"]
         argv += ["-device", "isa-debug-exit,iobase=0x501,iosize=1"]
         argv += ["-drive", f"file={disk},format=raw,if=floppy,readonly=on"]
+        argv += ["-sandbox", "on"] if sandbox else []
         return _watch(argv, {**os.environ, **qemu.env}, Path(name) / "output", Deadline(timeout_s))
 
 

@@ -17,12 +17,14 @@ from rich.text import Text
 from harness.errors import HarnessError
 from harness.provision import accel, apt, buildroot, kernels, qemu, tools
 from harness.provision.cache import Store, megabytes
+from harness.text import without_password
 
 SETUP = "tdharness setup"
 # Measured: a setup with both kernel series, from nothing.
 _SPACE = 3_000_000_000
 _MEMORY = 2_000_000_000
 _CORES = 2
+_SHUT_IN = "guests that break out of QEMU"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,7 @@ def diagnose(store: Store | None = None) -> list[Check]:
     store = store or Store()
     steps: list[Callable[[Store], Iterator[Check]]] = [
         _python,
+        _user,
         _apt,
         _namespaces,
         _git,
@@ -85,13 +88,21 @@ def _python(_: Store) -> Iterator[Check]:
     yield Check("Python", f"{version}, {sys.executable}", "the harness", True)
 
 
+def _user(_: Store) -> Iterator[Check]:
+    root = os.geteuid() == 0
+    found = "root: QEMU runs as root too, behind its seccomp filter" if root else "not root"
+    mend = "run tdharness as a user of its own: nothing in it takes root"
+    yield Check("user", found, _SHUT_IN, not root, mend, needed=False)
+
+
 def _apt(_: Store) -> Iterator[Check]:
     good_for = "QEMU, kernels, compilers from Debian"
     if shutil.which("apt-get") is None or shutil.which("dpkg-deb") is None:
         yield Check("apt", "no apt-get or dpkg-deb", good_for, False, "use a Debian machine")
         return
     try:
-        found, mend = f"{apt.mirror()}, verified by {apt.keyring().name}", None
+        archive = without_password(apt.mirror())
+        found, mend = f"{archive}, verified by {apt.keyring().name}", None
     except HarnessError as error:
         found, mend = error.message, error.hint
     yield Check("apt", found, good_for, mend is None, mend)
@@ -139,12 +150,22 @@ def _qemu(store: Store) -> Iterator[Check]:
     found = qemu.find(store)
     if found is None:
         yield Check("QEMU", "none that the stub can use", good_for, False, SETUP)
+        yield Check("seccomp", "not tried: no QEMU", _SHUT_IN, False, SETUP, needed=False)
         yield Check("KVM", "not tried: no QEMU", "plain VMs", False, SETUP, needed=False)
         return
     refusal = accel.refusal(found, "tcg")
     text = f"{found.version}, {found.origin}"
     yield Check("QEMU", text if not refusal else f"{text}: {refusal}", good_for, not refusal, SETUP)
+    yield seccomp(found)
     yield kvm(found)
+
+
+def seccomp(found: qemu.Qemu) -> Check:
+    """Whether this QEMU filters its own system calls here; guests run without if it does not."""
+    mend = "a QEMU that is built with seccomp, and a kernel or container that allows the filter"
+    refusal = accel.refusal(found, "tcg", sandbox=True)
+    words = f"no filter: {refusal}" if refusal else "QEMU runs behind its filter"
+    return Check("seccomp", words, _SHUT_IN, not refusal, mend, needed=False)
 
 
 def kvm(found: qemu.Qemu, node: Path = Path("/dev/kvm")) -> Check:

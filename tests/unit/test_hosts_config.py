@@ -85,3 +85,33 @@ def test_a_host_by_its_name(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no host 'none'") as error:
         host_named("none", file)
     assert "local, tdx1, old" in str(error.value.hint)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["ipmitool", "-H", "bmc1", "-P", "hunter2", "sol", "activate"],
+        ["/usr/bin/ipmitool", "-Phunter2", "sol", "activate"],
+        ["sshpass", "-p", "hunter2", "ssh", "bmc1"],
+        ["curl", "--user=ada:hunter2", "bmc1"],
+        ["curl", "https://ada:hunter2@bmc1/power"],
+        ["./power", "--password", "hunter2"],
+        ["./power", "password=hunter2"],
+    ],
+)
+def test_a_password_on_a_command_line_is_refused_and_not_repeated(
+    tmp_path: Path, command: list[str]
+) -> None:
+    file = tmp_path / "hosts.toml"
+    for key in ("console", "power_cycle"):
+        file.write_text(f"[[host]]\nname = 'a'\naddress = 'a'\n{key} = {command}\n")
+        with pytest.raises(ConfigError, match=f"{key} of a has a password") as error:
+            read_hosts(file)
+        assert "hunter2" not in str(error.value)
+
+
+def test_a_password_in_a_file_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "hosts.toml"
+    command = ["ipmitool", "-I", "lanplus", "-p", "623", "-f", "bmc.pass", "sol", "activate"]
+    file.write_text(f"[[host]]\nname = 'a'\naddress = 'a'\nconsole = {command}\n")
+    assert read_hosts(file)["a"].console == tuple(command)

@@ -85,8 +85,41 @@ def test_full_disk_is_reported_with_the_room_needed(bare: dict[str, Check]) -> N
 
 def test_what_the_stub_does_without_is_not_needed(bare: dict[str, Check]) -> None:
     assert [name for name, check in bare.items() if not check.needed] == [
-        *("git", "cores", "KVM", "Linux 7", "TDX")
+        *("user", "git", "cores", "seccomp", "KVM", "Linux 7", "TDX")
     ]
+
+
+@pytest.mark.parametrize(("uid", "ok"), [(0, False), (1000, True)])
+def test_root_is_told_to_be_someone_else(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, uid: int, ok: bool
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: uid)
+    (check,) = doctor._user(Store(tmp_path))
+    assert (check.ok, check.needed) == (ok, False)
+    assert "nothing in it takes root" in str(check.mend)
+
+
+def test_a_mirror_is_shown_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(apt.MIRROR_VARIABLE, "https://ci:hunter2@deb.example/debian")
+    (check,) = doctor._apt(Store(tmp_path))
+    assert "hunter2" not in check.found
+    assert "https://ci:...@deb.example/debian" in check.found or not check.ok
+
+
+def test_a_qemu_without_seccomp_is_named(tmp_path: Path) -> None:
+    program = tmp_path / "qemu"
+    program.write_text(
+        "#!/bin/sh\ncase $* in *-sandbox*) echo 'qemu: -sandbox on: sandbox is not supported';"
+        " exit 1 ;; esac\nexit 85\n"
+    )
+    program.chmod(0o755)
+    check = doctor.seccomp(Qemu((str(program),), {}, "11.1.3", "test"))
+    assert (check.ok, check.needed) == (False, False)
+    assert check.found == "no filter: qemu: -sandbox on: sandbox is not supported"
+    program.write_text("#!/bin/sh\nexit 85\n")
+    assert doctor.seccomp(Qemu((str(program),), {}, "11.1.3", "test")).ok
 
 
 def test_this_machine_runs_python_and_has_memory(bare: dict[str, Check]) -> None:
