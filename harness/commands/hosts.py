@@ -14,6 +14,7 @@ from rich.table import Table
 from harness import proc
 from harness.errors import ExitCode, HarnessError, HostError
 from harness.hosts.config import Host, host_named, read_hosts
+from harness.hosts.labgrid import lease_of
 from harness.hosts.lease import Lease, leased
 from harness.hosts.ssh import reached
 from harness.progress import Progress
@@ -44,10 +45,12 @@ def _list(arguments: argparse.Namespace) -> ExitCode:
 def _lease_of(host: Host) -> str:
     try:
         with reached(host) as remote:
-            holding = Lease(remote).ask("show")
+            holding = lease_of(host, remote).ask("show")
     except HarnessError as error:
         return error.message
-    return f"{holding.owner}, {holding.left_s:.0f} s left" if holding.held else "free"
+    if not holding.held:
+        return "free"
+    return f"{holding.owner}, {holding.left_s:.0f} s left" if holding.left_s else holding.owner
 
 
 def _check(arguments: argparse.Namespace) -> ExitCode:
@@ -69,7 +72,7 @@ def _check(arguments: argparse.Namespace) -> ExitCode:
 def _hold(arguments: argparse.Namespace) -> ExitCode:
     host = host_named(arguments.host, arguments.hosts)
     with Progress() as progress, reached(host) as remote:
-        lease = Lease(remote)
+        lease = lease_of(host, remote)
         progress.say(f"asking {host.name} for its lease")
         with leased(lease, arguments.wait, progress.say):
             progress.say(f"{host.name} is ours: {proc.pasteable(arguments.argv)}")
@@ -103,8 +106,9 @@ def _input() -> IO[bytes] | None:
 
 
 def _release(arguments: argparse.Namespace) -> ExitCode:
-    with reached(host_named(arguments.host, arguments.hosts)) as remote:
-        Lease(remote).ask("clear")
+    host = host_named(arguments.host, arguments.hosts)
+    with reached(host) as remote:
+        lease_of(host, remote).ask("clear")
     return ExitCode.PASS
 
 

@@ -17,6 +17,8 @@
     guests = 4                           # limits: at once, their memory in all, their KeyIDs
     memory_mib = 65536
     key_ids = 30
+    labgrid = "tdx1"                     # its place: acquired, and no lease of our own
+    coordinator = "labgrid:20408"        # left out: $LG_COORDINATOR, or 127.0.0.1:20408
 
 Name and address have to be there. `local` is this machine, and in no file. Commands are run as they
 are, without a shell. What is secret stays in files of their own: a command line is there to be read
@@ -72,6 +74,8 @@ class Host:
     guests: int = 0
     memory_mib: int = 0
     key_ids: int = 0
+    labgrid: str = ""
+    coordinator: str = ""
 
     @property
     def local(self) -> bool:
@@ -114,6 +118,8 @@ def _host(table: Table, home: Path) -> Host:
         guests=table.number("guests", 0),
         memory_mib=table.number("memory_mib", 0),
         key_ids=table.number("key_ids", 0),
+        labgrid=_optional(table, "labgrid"),
+        coordinator=_optional(table, "coordinator"),
     )
     table.done()
     return host
@@ -136,6 +142,11 @@ def _matching(pattern: re.Pattern[str], word: str, what: str) -> str:
     if not pattern.fullmatch(word):
         raise ConfigError(f"{printable(word, 60)!r} is not {what}", hint=_HINT)
     return word
+
+
+def _optional(table: Table, key: str) -> str:
+    word = table.text(key, "")
+    return _matching(_ADDRESS, word, f"a name for {key}") if word else ""
 
 
 def _path(word: str, home: Path) -> Path:

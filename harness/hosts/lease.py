@@ -35,10 +35,10 @@ class Holding:
     """What a host says of its lease. `held`: by whom it was asked for, or for `show` by anyone."""
 
     held: bool
-    # of the lease, by the host's time since boot
+    # of the lease, by the host's time since boot; 0 of one that has no end
     left_s: float = 0.0
     owner: str = ""
-    # in the queue, from 1 on
+    # in the queue, from 1 on; 0 where there is none
     position: int = 0
 
 
@@ -89,7 +89,9 @@ class Lease:
         """Wait for it, in the queue. Raises HostError when others have it for longer."""
         deadline, said_s = Deadline(wait_s), -_SAY_EVERY_S
         while not (found := self.ask("take")).held:
-            who = f"{found.owner or 'someone'} has it for {found.left_s:.0f} s, or renews it"
+            who = f"{found.owner or 'someone'} has it"
+            if found.left_s:
+                who += f" for {found.left_s:.0f} s, or renews it"
             if deadline.expired():
                 self.ask("drop")
                 raise HostError(
@@ -98,7 +100,8 @@ class Lease:
                 )
             if deadline.elapsed_s() - said_s >= _SAY_EVERY_S:
                 said_s = deadline.elapsed_s()
-                progress(f"waiting for the host, number {found.position} in the queue: {who}")
+                queue = f", number {found.position} in the queue" if found.position else ""
+                progress(f"waiting for the host{queue}: {who}")
             time.sleep(min(_POLL_S, deadline.left_s() + 0.01))
 
     def keep(self, done: threading.Event) -> None:

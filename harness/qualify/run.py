@@ -17,7 +17,8 @@ from harness.hostmce import ask
 from harness.hostmce.collect import Collector
 from harness.hosts.config import Host
 from harness.hosts.facts import Facts, facts_of
-from harness.hosts.lease import Lease, leased
+from harness.hosts.labgrid import lease_of
+from harness.hosts.lease import leased
 from harness.known import KnownIssue
 from harness.provision.cache import locked
 from harness.qualify.items import Bench, RunGuest, do, real_guests
@@ -107,7 +108,7 @@ def qualify(order: Order, progress: Progress) -> Done:
 def _having(order: Order, progress: Progress) -> Iterator[None]:
     """The host to oneself, and as it was: guests die with the harness, leases end by themselves,
     and a trace buffer that a killed qualification left is taken away by the next."""
-    with leased(Lease(order.remote), order.wait_s, progress):
+    with leased(lease_of(order.host, order.remote), order.wait_s, progress):
         try:
             yield
         finally:
