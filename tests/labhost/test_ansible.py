@@ -46,6 +46,33 @@ all:
               public_key: {key}
           libvirt_host_users: [lab]
 """
+# The machine of nights, in place of the group of INVENTORY.
+RUNNER = """\
+          runner_repository: /srv/tdharness.git
+          runner_nights:
+            - name: dma
+              config: {directory}/dma.toml
+              patches: {directory}/dma/
+              calendar: "*-*-* 21:00"
+"""
+# A repository whose setup needs no network: its environment is real, its tdharness says who it is.
+REPOSITORY = """\
+set -eu
+git config --system safe.directory '*'
+git init --quiet --initial-branch=main /srv/work && cd /srv/work && mkdir harness
+cat >harness/bootstrap <<'TEXT'
+#!/bin/sh
+set -eu
+test "$*" = setup
+mkdir -p "$TDHARNESS_CACHE"
+cd "$(dirname "$0")/.." && python3 -m venv --without-pip .venv
+printf '#!/bin/sh\\necho "$(id -un) $PWD $TDHARNESS_CACHE: $*"\\n' >.venv/bin/tdharness
+chmod +x .venv/bin/tdharness
+TEXT
+chmod +x harness/bootstrap && echo .venv >.gitignore && git add .
+git -c user.name=lab -c user.email=lab@example.org commit --quiet --message=start
+git clone --quiet --bare /srv/work /srv/tdharness.git
+"""
 
 
 @dataclass(frozen=True)
@@ -61,8 +88,14 @@ class Controller:
 
     def __init__(self, host: LabHost, directory: Path) -> None:
         self.inventory = directory / "hosts.yml"
-        self.inventory.write_text(INVENTORY.format(host=host, key=PUBLIC_KEY))
+        self.words = INVENTORY.format(host=host, key=PUBLIC_KEY)
+        self.inventory.write_text(self.words)
         self.home = directory
+
+    def make_it_a_runner(self) -> None:
+        """The lab host runs nights, and no TDs."""
+        more = RUNNER.format(directory=self.home)
+        self.inventory.write_text(self.words.replace("td_hosts:", "runners:") + more)
 
     def play(self, *options: str) -> Play:
         """Run site.yml to its end."""
@@ -131,6 +164,41 @@ def test_the_roles_make_a_host_and_then_change_nothing(
     again = controller.play()
     assert again.counts["changed"] == 0, again.output
     assert "no TDX" in again.output
+
+
+@pytest.mark.nightly
+def test_the_runner_s_role_makes_a_night_and_then_changes_nothing(
+    own_lab_host: LabHost, controller: Controller
+) -> None:
+    def said(command: str) -> str:
+        answer = own_lab_host.run("sh", "-c", command)
+        assert not answer.rc, answer
+        return answer.stdout.strip()
+
+    said(REPOSITORY)
+    (controller.home / "dma.toml").write_text('name = "dma"\n')
+    (controller.home / "dma").mkdir()
+    (controller.home / "dma" / "0001-a.patch").write_text("a patch\n")
+    controller.make_it_a_runner()
+    assert controller.play().counts["changed"] > 0
+    enabled = "systemctl is-enabled tdharness-nightly@dma.timer tdharness-resume@dma.service"
+    assert said(enabled).split() == ["enabled", "enabled"]
+    timer = said("systemctl show --property=TimersCalendar tdharness-nightly@dma.timer")
+    assert "OnCalendar=*-*-* 21:00:00" in timer
+    assert said("cd /var/lib/tdharness/dma && cat nightly.toml *.patch") == 'name = "dma"\na patch'
+    # The night, as its timer starts it.
+    said("systemctl start tdharness-nightly@dma.service")
+    told = said("journalctl --quiet --output=cat --unit tdharness-nightly@dma.service")
+    home = "/var/lib/tdharness"
+    assert f"tdharness {home}/dma {home}/cache: nightly nightly.toml --runs runs" in told
+
+    again = controller.play()
+    assert again.counts["changed"] == 0, again.output
+    # A new version is fetched and set up.
+    said("cd /srv/work && echo >new && git add . && "
+         "git -c user.name=lab -c user.email=lab@example.org commit -qm new && "
+         "git push -q /srv/tdharness.git main")  # fmt: skip
+    assert controller.play().counts["changed"] == 2
 
 
 def test_a_host_without_tdx_is_refused(controller: Controller) -> None:
