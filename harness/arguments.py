@@ -45,6 +45,9 @@ def _add_guest_options(parser: argparse.ArgumentParser) -> None:
         "--memory", type=int, default=1024, metavar="MIB", help="512 to 8192; default: 1024"
     )
     group.add_argument("--cmdline", default="", metavar="WORDS", help="more for the kernel")
+    group.add_argument(
+        "--libvirt", default="", metavar="URI", help="have the libvirt of this machine start it"
+    )
     group.add_argument("--qemu", type=Path, metavar="PROGRAM", help="a QEMU of your own, >= 11.1")
 
 
@@ -343,11 +346,14 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
         ("check", "say what a host has of what it needs, and what to do"),
         ("lease", "have a host to oneself while a command runs"),
         ("release", "take the lease of a host away from whoever has it"),
+        ("clean", "end guests that a dead harness left at a host's libvirt"),
     ):
         act = acts.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
         _add_hosts_file(act)
         if name != "list":
             act.add_argument("host", metavar="HOST", help="a name of the file, or local")
+        if name == "clean":
+            act.add_argument("--libvirt", metavar="URI", help="in place of what the file says")
         if name == "check":
             act.add_argument("--json", action="store_true", help="for machines")
         if name == "lease":

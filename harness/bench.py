@@ -19,9 +19,10 @@ from rich.table import Table
 from harness import proc
 from harness.errors import GuestError
 from harness.machine.qemu import QemuMachine
+from harness.plan import Plan
 from harness.prepare import Request, prepare
 from harness.rundir import RunDir
-from harness.session import USER_SPACE, Plan, Progress, user_space_s
+from harness.session import USER_SPACE, Progress, user_space_s
 from harness.timeouts import Deadline
 
 _BOOT_TIMEOUT_S = 300.0

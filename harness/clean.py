@@ -21,9 +21,10 @@ from harness.errors import ConfigError, EvidenceError, ExitCode
 from harness.job import carry_out
 from harness.judge import judge
 from harness.machine.base import check_size
+from harness.plan import Plan
 from harness.prepare import Request, prepare
 from harness.rundir import RunDir, writing
-from harness.session import Plan, Progress
+from harness.session import Progress
 from harness.verdict import Finding, Outcome, Severity, Verdict, worst
 from harness.workload import NORMAL, steps_for
 

@@ -10,9 +10,10 @@ from harness import proc
 from harness.errors import GuestError, HarnessError, HostError, MachineError
 from harness.hostguard import guarded
 from harness.hosts.config import Host
+from harness.plan import Plan
 from harness.prepare import Request
 from harness.rundir import RunDir
-from harness.session import Guest, Plan, Progress
+from harness.session import Guest, Progress
 from harness.workload import Step
 
 

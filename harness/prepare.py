@@ -12,11 +12,12 @@ from harness.kernel.base import Kernel, inspect_kernel
 from harness.kernel.module import build_module
 from harness.machine.base import MachineSpec, check_size
 from harness.machine.tsc import host_tsc_khz
+from harness.plan import Plan
 from harness.provision.cache import cache_dir
 from harness.provision.kernels import DEFAULT_SERIES
 from harness.provision.setup import Provisioned, setup
 from harness.provision.tools import kexec_files
-from harness.session import Plan, Progress
+from harness.session import Progress
 from harness.stub.build import build_plugin
 from harness.symbols import read_kernel
 from harness.workload import Step, commands_of, script_of
@@ -42,6 +43,8 @@ class Request:
     vmm: str = ""
     # of a run that can be repeated; None: vCPUs run in parallel
     seed: int | None = None
+    # the URI of the libvirt that starts the guest; "": QEMU is our child
+    libvirt: str = ""
 
     def words(self) -> tuple[str, ...]:
         """The options of `tdharness run` that ask for this again."""
@@ -57,6 +60,8 @@ class Request:
             words += ["--vmm", self.vmm]
         if self.seed is not None:
             words += ["--seed", str(self.seed)]
+        if self.libvirt:
+            words += ["--libvirt", self.libvirt]
         return tuple(words)
 
 
@@ -111,6 +116,7 @@ def prepare(
         spec=spec,
         kernel=kernel,
         qemu=given.qemu,
+        libvirt=request.libvirt,
         scenario=scenario,
         fault=request.fault,
         vmm=request.vmm,

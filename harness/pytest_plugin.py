@@ -29,6 +29,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--smp", type=int, default=2, help="vCPUs of the guest; default: 2")
     group.addoption("--memory", type=int, default=1024, help="MiB of the guest; default: 1024")
     group.addoption(
+        "--libvirt", default="", metavar="URI", help="have the libvirt of this machine start it"
+    )
+    group.addoption(
         "--runs", type=Path, default=Path("runs"), help="where runs are kept; default: runs"
     )
     group.addoption("--host", default="", help="collect what this host of --hosts tells")
@@ -38,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--tdharness-require",
         action="append",
         default=[],
-        choices=("stub",),
+        choices=("stub", "libvirt"),
         help="what must not be skipped: a skip for its lack is a failure",
     )
 
@@ -87,14 +90,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def guest_pool(request: pytest.FixtureRequest) -> Iterator["GuestPool"]:
     """The guests of this session: one at a time, booted when first asked for."""
     from harness.hosts.config import host_named
+    from harness.prepare import Request
     from harness.suite import GuestPool
 
     option = request.config.getoption
-    pool = GuestPool(
+    asked = Request(
         kernel=option("--kernel"),
         td_mode=option("--td-mode"),
         smp=option("--smp"),
         memory_mib=option("--memory"),
+        libvirt=option("--libvirt"),
+    )
+    pool = GuestPool(
+        asked,
         runs=option("--runs"),
         host=host_named(option("--host"), option("--hosts")) if option("--host") else None,
     )

@@ -7,21 +7,20 @@ a line, from the moment of the connection.
 
 import asyncio
 import contextlib
-import json
 import socket
 import threading
 from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from qemu.qmp import EventListener, Message, QMPClient, QMPError
+from qemu.qmp import EventListener, QMPClient, QMPError
 
 from harness.errors import MachineError
+from harness.qmplog import EventLog
 from harness.text import printable
 from harness.timeouts import Deadline
 
 T = TypeVar("T")
-MOST_EVENTS_LOGGED = 10_000
 _CLOSE_TIMEOUT_S = 2.0
 
 
@@ -34,10 +33,7 @@ class Qmp:
         Raises MachineError when QEMU does not answer in time, or ends.
         """
         self._end = end
-        self._log_path = log_path
-        self._logged = 0
-        self._reason: str | None = None
-        self._reason_known = threading.Event()
+        self._log = EventLog(log_path)
         self._client = QMPClient("tdharness")
         self._follower: asyncio.Task[None] | None = None
         self._loop = asyncio.new_event_loop()
@@ -57,18 +53,7 @@ class Qmp:
 
     async def _follow(self, listener: EventListener) -> None:
         async for event in listener:
-            self._note(event)
-
-    def _note(self, event: Message) -> None:
-        data = event.get("data")
-        if event.get("event") == "SHUTDOWN" and isinstance(data, Mapping):
-            self._reason = printable(str(data.get("reason")), 40)
-            self._reason_known.set()
-        if self._logged < MOST_EVENTS_LOGGED:
-            self._logged += 1
-            # A full disk costs the log, not the connection.
-            with contextlib.suppress(OSError), self._log_path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(dict(event)) + "\n")
+            self._log.note(event)
 
     def _call(self, work: Coroutine[Any, Any, T], timeout_s: float, what: str) -> T:
         if self._loop.is_closed():
@@ -103,12 +88,8 @@ class Qmp:
         )
 
     def shutdown_reason(self, timeout_s: float) -> str | None:
-        """Why QEMU ends or ended, in QMP's words: "guest-panic", "host-qmp-quit".
-
-        The event may still be on its way when QEMU has ended; None when it does not come in time.
-        """
-        self._reason_known.wait(timeout_s)
-        return self._reason
+        """As EventLog.shutdown_reason()."""
+        return self._log.shutdown_reason(timeout_s)
 
     def close(self) -> None:
         """End the connection and its thread; safe to call twice, or when QEMU is gone."""

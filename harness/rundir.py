@@ -87,6 +87,11 @@ class RunDir:
         return self.path / "argv"
 
     @property
+    def domain_xml(self) -> Path:
+        """The guest as libvirt was told it, where libvirt started it."""
+        return self.path / "domain.xml"
+
+    @property
     def console_log(self) -> Path:
         """The serial console, written by QEMU itself."""
         return self.path / "console.log"

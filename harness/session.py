@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from harness import kernellog, live, shell
 from harness.agent import AgentResult
@@ -17,11 +16,10 @@ from harness.events import Event, decode, slice_between
 from harness.hostlog import host_log
 from harness.image import offsets_of
 from harness.injector import Injector
-from harness.kernel.base import Kernel
-from harness.machine.base import Ending, Machine, MachineSpec, slowness
+from harness.machine.base import Ending, Machine, slowness
 from harness.machine.private import remove_leftovers
 from harness.machine.qemu import QemuMachine
-from harness.provision.qemu import Qemu
+from harness.plan import Plan, first_facts
 from harness.rundir import RunDir, check_space, writing
 from harness.text import printable
 from harness.timeouts import Deadline
@@ -48,23 +46,13 @@ _DEATH_TIMEOUT_S = 5.0
 Progress = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """All that a run is made of. Timeouts are for a guest of two vCPUs, slower ones get more."""
+def _machine(plan: Plan, run: RunDir) -> Machine:
+    if not plan.libvirt:
+        return QemuMachine(plan.spec, plan.qemu, run)
+    # Few use it, and its import takes as long as all others.
+    from harness.machine.libvirt import LibvirtMachine
 
-    spec: MachineSpec
-    kernel: Kernel
-    qemu: Qemu
-    scenario: str = "conversion"
-    # names and selectors of what the stub ignores (harness.faults)
-    fault: str = ""
-    # names and selectors of how the VMM misbehaves (harness.vmm)
-    vmm: str = ""
-    # words behind `tdharness` that repeat the run
-    repeat: tuple[str, ...] = ("run",)
-    boot_timeout_s: float = 180.0
-    # of the console, before user space: a guest that hangs need not be waited for so long
-    silence_timeout_s: float = 60.0
+    return LibvirtMachine(plan.spec, plan.qemu, run, plan.libvirt)
 
 
 @dataclass(slots=True)
@@ -85,7 +73,7 @@ class Guest:
         remove_leftovers()
         self.plan = plan
         self.run = RunDir.create(runs, plan.scenario)
-        self.machine: Machine = QemuMachine(plan.spec, plan.qemu, self.run)
+        self.machine = _machine(plan, self.run)
         self._progress = progress
         self._slowness = slowness(plan.spec)
         self._next_mark = 1
@@ -93,29 +81,7 @@ class Guest:
         self._may_end = False
         self._stopped = False
         self._injector: Injector | None = None
-        self.facts: dict[str, Any] = {
-            "schema": 1,
-            "scenario": plan.scenario,
-            "td_mode": plan.spec.td_mode,
-            "kernel": plan.kernel.to_json(),
-            "smp": plan.spec.smp,
-            "memory_mib": plan.spec.memory_mib,
-            "cmdline": plan.spec.cmdline,
-            "fault": plan.fault,
-            "fault_option": plan.spec.fault,
-            "vmm": plan.vmm,
-            "vmm_option": plan.spec.vmm,
-            "seed": plan.spec.seed,
-            "qemu": {
-                "argv_prefix": list(plan.qemu.argv_prefix),
-                "version": plan.qemu.version,
-            },
-            "plugin": str(plan.spec.plugin) if plan.spec.plugin else None,
-            "planned_stop": False,
-            "guest_failures": [],
-            "harness_errors": [],
-            "timings": {},
-        }
+        self.facts = first_facts(plan)
 
     def boot(self) -> None:
         """Start the guest and wait until its agent answers.

@@ -13,9 +13,10 @@ from harness.hostguard import guarded
 from harness.hostmce.findings import down_reasons
 from harness.hosts.config import Host
 from harness.judge import judge, judge_slice, load
+from harness.plan import Plan
 from harness.prepare import Request, prepare
 from harness.report import html, model, text
-from harness.session import Guest, Plan
+from harness.session import Guest
 from harness.shell import Shell
 from harness.steps import parse_step
 from harness.symbols import Symbols
@@ -74,15 +75,12 @@ class GuestPool:
 
     def __init__(
         self,
+        request: Request,
         *,
-        kernel: str,
-        td_mode: str,
-        smp: int,
-        memory_mib: int,
         runs: Path,
         host: Host | None = None,
     ) -> None:
-        self._request = Request(kernel=kernel, td_mode=td_mode, smp=smp, memory_mib=memory_mib)
+        self._request = request
         self._runs = runs
         self._host = host
         self._around = ExitStack()

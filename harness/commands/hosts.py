@@ -12,12 +12,13 @@ from typing import IO
 from rich.table import Table
 
 from harness import proc
-from harness.errors import ExitCode, HarnessError, HostError
+from harness.errors import ConfigError, ExitCode, HarnessError, HostError
 from harness.hosts.config import Host, host_named, read_hosts
 from harness.hosts.labgrid import lease_of
 from harness.hosts.lease import Lease, leased
 from harness.hosts.ssh import reached
 from harness.progress import Progress
+from harness.text import printable
 
 _POLL_S = 0.2
 
@@ -112,6 +113,33 @@ def _release(arguments: argparse.Namespace) -> ExitCode:
     return ExitCode.PASS
 
 
+def _clean(arguments: argparse.Namespace) -> ExitCode:
+    from harness.machine.leftovers import Fate, clean
+    from harness.report.text import console
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("guest", "run", "what became of it"):
+        table.add_column(name)
+    failed = False
+    for found in clean(_uri(arguments)):
+        run = printable(found.owner.run, 200) if found.owner else ""
+        table.add_row(printable(found.name, 60), run, found.fate.value)
+        failed |= found.fate is Fate.KEPT_FAILED
+    console().print(table if table.row_count else "nothing of ours is left there")
+    return ExitCode.HOST if failed else ExitCode.PASS
+
+
+def _uri(arguments: argparse.Namespace) -> str:
+    if arguments.libvirt:
+        return str(arguments.libvirt)
+    host = host_named(arguments.host, arguments.hosts)
+    if not host.libvirt:
+        raise ConfigError(
+            f"{host.name} has no libvirt in {arguments.hosts}", hint="or say --libvirt URI"
+        )
+    return host.libvirt
+
+
 def qualify(arguments: argparse.Namespace) -> ExitCode:
     """Qualify a host."""
     from harness.qualify.run import Order
@@ -145,4 +173,5 @@ _ACTS: dict[str, Callable[[argparse.Namespace], ExitCode]] = {
     "check": _check,
     "lease": _hold,
     "release": _release,
+    "clean": _clean,
 }

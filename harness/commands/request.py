@@ -23,6 +23,7 @@ def request_of(arguments: argparse.Namespace) -> "Request":
         memory_mib=arguments.memory,
         extra_cmdline=arguments.cmdline,
         qemu=arguments.qemu,
+        libvirt=arguments.libvirt,
         seed=getattr(arguments, "seed", None),
     )
 

@@ -18,6 +18,7 @@ ICOUNT_SHIFT = 4
 _NO_BARS = ",sata=off,smbus=off"
 # Of the guest's real-time clock at the start: any fixed moment will do.
 _EPOCH = "2021-04-06T00:00:00"
+CPU = "max,vendor=GenuineIntel,level=0x21"
 _VIRTIO = "iommu_platform=on,disable-legacy=on"
 # What a guest that breaks out of QEMU's devices could not do.
 SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
@@ -38,6 +39,18 @@ class Wiring:
     disk: Path
     # not every QEMU has it, nor every host
     sandbox: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DomainWiring:
+    """Where the ends of a domain's QEMU go. libvirt hands no descriptors on: paths only."""
+
+    # a socket that QEMU makes
+    agent_socket: Path
+    ssh_port: int
+    console_log: Path
+    events: Path
+    disk: Path
 
 
 def plugin_argument(spec: MachineSpec, events: Path) -> str:
@@ -70,7 +83,7 @@ def arguments(spec: MachineSpec, wiring: Wiring) -> list[str]:
     bare = "" if spec.seed is None else _NO_BARS
     words = ["-machine", f"q35,max-ram-below-4g={LOW_MEMORY},smm=off{bare}"]
     words += _clock(spec)
-    words += ["-cpu", "max,vendor=GenuineIntel,level=0x21"]
+    words += ["-cpu", CPU]
     words += ["-m", str(spec.memory_mib), "-smp", str(spec.smp)]
     words += ["-no-reboot", "-display", "none", "-nodefaults", "-no-user-config"]
     words += ["-kernel", str(spec.kernel), "-initrd", str(spec.initrd), "-append", spec.cmdline]
@@ -82,9 +95,22 @@ def arguments(spec: MachineSpec, wiring: Wiring) -> list[str]:
     words += ["-chardev", f"socket,id=qmp,fd={wiring.qmp_fd}"]
     # -S: the guest waits for QMP's "cont", so that none of its events comes before we listen.
     words += ["-object", "monitor-qmp,id=monitor,chardev=qmp", "-S"]
-    words += _devices(wiring) if spec.seed is None else _transcript(wiring)
+    if spec.seed is None:
+        words += _devices(f"socket,id=agent,fd={wiring.agent_fd}", wiring.ssh_port, wiring.disk)
+    else:
+        words += _transcript(wiring)
     if wiring.sandbox:
         words += ["-sandbox", SANDBOX]
+    if spec.td_mode == "stub":
+        words += ["-plugin", plugin_argument(spec, wiring.events)]
+    return words
+
+
+def domain_arguments(spec: MachineSpec, wiring: DomainWiring) -> list[str]:
+    """What a libvirt domain (harness.machine.domain) needs besides; pure."""
+    words = ["-machine", f"max-ram-below-4g={LOW_MEMORY}", "-cpu", CPU]
+    agent = f"socket,id=agent,path={quoted(wiring.agent_socket)},server=on,wait=off"
+    words += _devices(agent, wiring.ssh_port, wiring.disk)
     if spec.td_mode == "stub":
         words += ["-plugin", plugin_argument(spec, wiring.events)]
     return words
@@ -98,16 +124,16 @@ def _clock(spec: MachineSpec) -> list[str]:
     return [*words, "-rtc", f"base={_EPOCH},clock=vm", "-seed", str(spec.seed)]
 
 
-def _devices(wiring: Wiring) -> list[str]:
+def _devices(agent: str, ssh_port: int, disk: Path) -> list[str]:
     """Devices of a guest without a seed: see _NO_BARS for the others."""
     words = ["-device", "pvpanic-pci", "-device", "edu,dma_mask=0xffffffff"]
     words += ["-device", f"virtio-serial-pci,{_VIRTIO}"]
-    words += ["-chardev", f"socket,id=agent,fd={wiring.agent_fd}"]
+    words += ["-chardev", agent]
     words += ["-device", "virtserialport,chardev=agent,name=tdharness.agent"]
     words += ["-device", f"virtio-rng-pci,{_VIRTIO}"]
-    words += ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{wiring.ssh_port}-:22"]
+    words += ["-netdev", f"user,id=net,hostfwd=tcp:127.0.0.1:{ssh_port}-:22"]
     words += ["-device", f"virtio-net-pci,netdev=net,romfile=,{_VIRTIO}"]
-    words += ["-drive", f"id=disk,file={quoted(wiring.disk)},format=raw,if=none"]
+    words += ["-drive", f"id=disk,file={quoted(disk)},format=raw,if=none"]
     return [*words, "-device", "nvme,serial=tdharness,drive=disk"]
 
 

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What a guest runs on: the specification, and the small protocol that every launcher serves."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from harness.agent import Agent
 from harness.console import Console
 from harness.errors import ConfigError
 
-if TYPE_CHECKING:
-    from harness.qmp import Qmp
-
 TD_MODES = ("stub", "none")
 MOST_VCPUS = 8
 # With a seed: virtual time is in nanoseconds, and so is the time stamp counter.
 VIRTUAL_TSC_KHZ = 1_000_000
+# Of the NVMe disk that every guest has.
+DISK_BYTES = 16 << 20
 MIN_MEMORY_MIB, MOST_MEMORY_MIB = 512, 8192
 # The console, from the first moment on: a kernel that panics at once has to be heard. A panic ends
 # QEMU (-no-reboot). Hardware with TDX needs no page table isolation, so its kernels run without.
@@ -94,6 +94,18 @@ class Ending:
     words: str
 
 
+class Monitor(Protocol):
+    """QMP of a machine; documented in harness.qmp."""
+
+    def execute(
+        self, command: str, arguments: Mapping[str, object] | None = None, *, timeout_s: float = 5.0
+    ) -> Any:
+        """The command's return value. Raises MachineError."""
+
+    def human(self, command: str, *, timeout_s: float = 5.0) -> str:
+        """Output of a command of QEMU's human monitor. Raises MachineError."""
+
+
 class Machine(Protocol):
     """A VM process, or a domain that stands for one."""
 
@@ -105,7 +117,7 @@ class Machine(Protocol):
     most_silence_s: float | None
 
     @property
-    def qmp(self) -> "Qmp":
+    def qmp(self) -> Monitor:
         """The monitor, while it runs."""
 
     @property

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,10 +15,11 @@ from typing import TYPE_CHECKING
 from harness import proc
 from harness.agent import Agent
 from harness.console import Console
-from harness.errors import GuestError, MachineError
+from harness.errors import MachineError
 from harness.machine import private, tries
-from harness.machine.arguments import MIB, Wiring, arguments
-from harness.machine.base import Ending, MachineSpec
+from harness.machine.arguments import Wiring, arguments
+from harness.machine.base import DISK_BYTES, Ending, MachineSpec
+from harness.machine.watchdog import Watchdog
 from harness.provision.qemu import Qemu
 from harness.rundir import RunDir, writing
 
@@ -27,14 +27,9 @@ from harness.rundir import RunDir, writing
 if TYPE_CHECKING:
     from harness.qmp import Qmp
 
-DISK_BYTES = 16 * MIB
-MOST_CONSOLE_BYTES = 16 * MIB
 _DEATH_TIMEOUT_S = 2.0
 _REASON_TIMEOUT_S = 0.5
 _REGISTERS_BYTES = 16 << 10
-# A panic that is too early to restart the machine: these are the kernel's last words.
-_END_OF_PANIC = "---[ end Kernel panic"
-_PANIC_SILENCE_S = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +59,7 @@ class QemuMachine:
         self.console = Console(self.private / private.CONSOLE_SOCKET, run.console_log)
         self.ssh_port = 0
         self.most_silence_s: float | None = None
-        self._grown_s = 0.0
-        self._size = 0
+        self._watch = Watchdog(self.console)
 
     @property
     def qmp(self) -> "Qmp":
@@ -119,7 +113,7 @@ class QemuMachine:
 
         try:
             self._qmp = Qmp(qmp, self._run.qmp_log, timeout_s=self._patience.start_s)
-            self._grown_s, self._size = time.monotonic(), 0
+            self._watch.restart()
             self._qmp.execute("cont", timeout_s=self._patience.start_s)
         except MachineError as error:
             raise self._start_failed(error) from error
@@ -133,26 +127,7 @@ class QemuMachine:
         return MachineError(f"the guest did not start: {cause}", log=self._run.qemu_log)
 
     def _look(self) -> None:
-        """Look at the console's log while someone waits for the agent; raises GuestError."""
-        size = self.console.size()
-        if size > MOST_CONSOLE_BYTES:
-            raise GuestError(
-                f"the guest flooded its console: {size // MIB} MiB were printed",
-                hint="what it repeats is in the log",
-                log=self._run.console_log,
-            )
-        if size != self._size:
-            self._grown_s, self._size = time.monotonic(), size
-            return
-        silent_s = time.monotonic() - self._grown_s
-        if silent_s > _PANIC_SILENCE_S and _END_OF_PANIC in self.console.tail(1):
-            raise GuestError("the guest hangs in a panic", log=self._run.console_log)
-        if self.most_silence_s is not None and silent_s > self.most_silence_s:
-            raise GuestError(
-                f"the guest hangs: its console has been silent for {silent_s:.0f} s",
-                hint="what its CPUs did is in the run's file diagnosis",
-                log=self._run.console_log,
-            )
+        self._watch.look(self.most_silence_s)
 
     def alive(self) -> bool:
         return self._child is not None and self._child.poll() is None

@@ -38,6 +38,7 @@ _DEBIAN_RELEASES = frozenset(
         *("oldoldstable", "oldstable", "stable", "testing", "unstable"),
     }
 )
+_WITHOUT_BACKPORTS = ("sid", "unstable")
 _SCHEMES = ("http", "https", "ftp", "file", "copy", "mirror", "tor+http", "tor+https")
 
 # The hooks of the machine's own configuration (they clean its cache, refresh desktop databases)
@@ -152,7 +153,9 @@ class Pool:
             (self.root / directory).mkdir(parents=True, exist_ok=True)
         options = f"arch=amd64 signed-by={keyring()} target=Packages lang=none"
         uri = mirror()
-        suites = (self.release, f"{self.release}-backports")
+        suites = [self.release]
+        if self.release not in _WITHOUT_BACKPORTS:
+            suites.append(f"{self.release}-backports")
         lines = "".join(f"deb [{options}] {uri} {suite} main\n" for suite in suites)
         (self.root / "status").touch()
         (self.root / "sources.list").write_text(lines)

@@ -12,8 +12,9 @@ from harness import cli, prepare
 from harness.image import offsets_of
 from harness.kernel.base import Kernel
 from harness.machine.base import MachineSpec
+from harness.plan import Plan
 from harness.provision.qemu import Qemu
-from harness.session import Plan, Progress
+from harness.session import Progress
 from harness.testing import fake_qemu
 from harness.workload import Step
 

@@ -19,8 +19,9 @@ from harness import proc
 from harness.errors import ExitCode, MachineError
 from harness.judge import judge
 from harness.machine import qemu, tries
+from harness.plan import Plan
 from harness.prepare import Request, prepare
-from harness.session import Guest, Plan
+from harness.session import Guest
 from harness.verdict import Outcome
 
 pytestmark = pytest.mark.integration

@@ -45,12 +45,12 @@ LAYERS = (
     ("git", "hosts.lease", "hosts.config"),
     ("hosts",),
     ("series",),
-    ("provision", "live"),
+    ("provision", "live", "qmplog"),
     ("qmp", "console", "shell", "agent", "stub", "injector"),
     # 3: compose
     ("kernel",),
     ("image", "machine", "workload"),
-    ("labhost", "secondkernel"),
+    ("labhost", "secondkernel", "plan"),
     # 4: one run; a run directory to a verdict
     ("judge",),
     ("injected",),

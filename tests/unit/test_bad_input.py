@@ -21,9 +21,10 @@ import pytest
 from harness import agent, cli, prepare, session, workload
 from harness.errors import ExitCode, GuestError, MachineError
 from harness.judge import judge
-from harness.machine import qemu
+from harness.machine import qemu, watchdog
+from harness.plan import Plan
 from harness.rundir import RunDir
-from harness.session import Guest, Plan
+from harness.session import Guest
 from harness.testing.fake_qemu import FLOOD_LINE, LAST_WORDS, PANIC
 from harness.testing.guests import fake_plan
 from harness.verdict import Outcome
@@ -158,7 +159,7 @@ def test_a_failure_is_one_clear_sentence(
     earlier = tmp_path / "runs" / "earlier"
     shutil.copytree(passed, earlier)
     before = contents(earlier)
-    monkeypatch.setattr(qemu, "MOST_CONSOLE_BYTES", 1 << 20)
+    monkeypatch.setattr(watchdog, "MOST_CONSOLE_BYTES", 1 << 20)
     timeouts = (
         {"boot_timeout_s": 1.0} if faults.startswith("boot") and UNANSWERED.search(faults) else {}
     )

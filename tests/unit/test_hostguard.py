@@ -16,6 +16,7 @@ from harness.hostmce import collect, watch
 from harness.hosts.config import Host
 from harness.job import carry_out
 from harness.judge import judge
+from harness.prepare import Request
 from harness.rundir import RunDir
 from harness.suite import GuestPool
 from harness.testing.fakehost import FakeHost, printed
@@ -112,9 +113,7 @@ def test_a_host_that_does_not_answer_leaves_no_guest(tmp_path: Path, host: FakeH
 @pytest.fixture
 def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GuestPool]:
     monkeypatch.setattr(suite, "prepare", lambda *_, **__: fake_plan(tmp_path / "fake", ""))
-    found = GuestPool(
-        kernel="stock", td_mode="stub", smp=2, memory_mib=1024, runs=tmp_path / "runs", host=HOST
-    )
+    found = GuestPool(Request(), runs=tmp_path / "runs", host=HOST)
     yield found
     found.close()
 

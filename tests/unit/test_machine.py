@@ -16,8 +16,7 @@ import pytest
 
 from harness import agent, proc
 from harness.errors import ConfigError, GuestError, HostError, MachineError
-from harness.machine import private, tries, tsc
-from harness.machine import qemu as module
+from harness.machine import private, tries, tsc, watchdog
 from harness.machine.arguments import MIB, Wiring, arguments, plugin_argument
 from harness.machine.base import MachineSpec, slowness
 from harness.machine.qemu import Patience, QemuMachine
@@ -239,7 +238,7 @@ def test_start_and_end(tmp_path: Path, place: Path) -> None:
 def test_panic_without_a_restart_is_told_at_once(
     last: str, words: str, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PANIC_SILENCE_S", 0.2)
+    monkeypatch.setattr(watchdog, "_PANIC_SILENCE_S", 0.2)
     monkeypatch.setattr(agent, "_WATCH_S", 0.05)
     machine = machine_of(tmp_path, "boot=hang")
     try:

@@ -21,7 +21,7 @@ case "$*" in
 *"-m venv"*) for last; do :; done
     mkdir -p "$last/bin"; cp "$0" "$last/bin/python"; echo "venv" >>"$FAKES/calls" ;;
 *"-m pip --version"*) ;;
-*"-m pip install"*) echo "pip" >>"$FAKES/calls"
+*"-m pip install"*) echo "pip" >>"$FAKES/calls"; echo "$*" >>"$FAKES/pip"
     test ! -e "$FAKES/no-network" || exit 1
     cp "$FAKES/tool" "$(dirname "$0")/tdharness"; cp "$FAKES/tool" "$(dirname "$0")/pytest" ;;
 *) exit 99 ;;
@@ -107,6 +107,19 @@ def test_moved_checkout_is_installed_again(tree: Tree) -> None:
     tree.top = tree.top.rename(tree.top.with_name("moved"))
     tree.run("setup")
     assert "pip" in tree.calls()[3:]
+
+
+def test_libvirt_python_is_installed_where_it_can_be_built(tree: Tree) -> None:
+    tree.run("setup")
+    tree.program("pkg-config", "#!/bin/sh\n")
+    tree.run("setup")
+    tree.program("cc", "#!/bin/sh\n")
+    tree.run("setup")
+    tree.run("setup")
+    assert [line.rpartition("[")[2] for line in (tree.fakes / "pip").read_text().splitlines()] == [
+        "dev]",
+        "dev,libvirt]",
+    ]
 
 
 def test_failed_install_is_tried_again(tree: Tree) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from harness import shell, suite
+from harness.plan import Plan
 from harness.prepare import Request
-from harness.session import Plan
 from harness.testing.fake_qemu import LAST_WORDS, host_key
 from harness.testing.guests import fake_plan
 

@@ -199,7 +199,7 @@ def test_closed_connection(connect: Callable[..., Qmp]) -> None:
 def test_flood_of_events_is_bounded(
     connect: Callable[..., Qmp], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("harness.qmp.MOST_EVENTS_LOGGED", 10)
+    monkeypatch.setattr("harness.qmplog.MOST_EVENTS_LOGGED", 10)
 
     def serve(end: socket.socket) -> None:
         for command in greet(end):

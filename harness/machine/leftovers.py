@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Domains whose harness has died: found by the owner in their metadata, and removed."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from harness.errors import MachineError
+from harness.live import start_time
+from harness.machine.domain import PREFIX, Owner, owner_of
+from harness.machine.libvirt import boot_id, destroy
+from harness.machine.libvirtlink import Link, library
+
+
+class Fate(Enum):
+    """What is to happen to a domain, in words for a table."""
+
+    REMOVED = "its harness has ended: removed"
+    KEPT_RUNNING = "its harness runs: left alone"
+    KEPT_ELSEWHERE = "of another machine, or from before its restart: left alone"
+    KEPT_NAMELESS = "names no owner: left alone"
+    KEPT_FAILED = "its harness has ended, and libvirt cannot remove it"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A domain with our prefix, and what became of it."""
+
+    name: str
+    owner: Owner | None
+    fate: Fate
+
+
+def fate_of(
+    owner: Owner | None, boot: str, started: Callable[[int], int | None] = start_time
+) -> Fate:
+    """What the owner of a domain says about it, on a machine with this boot id; pure."""
+    if owner is None:
+        return Fate.KEPT_NAMELESS
+    if owner.boot_id != boot:
+        return Fate.KEPT_ELSEWHERE
+    return Fate.KEPT_RUNNING if started(owner.pid) == owner.start else Fate.REMOVED
+
+
+def clean(uri: str) -> Iterator[Found]:
+    """Remove what dead harnesses of this machine left at a libvirt. Raises HostError."""
+    link = Link(uri)
+    try:
+        for name, xml in link.call(_ours, "a list of the guests"):
+            owner = owner_of(xml)
+            fate = fate_of(owner, boot_id())
+            if fate is Fate.REMOVED:
+                try:
+                    destroy(link, name)
+                except MachineError:
+                    fate = Fate.KEPT_FAILED
+            yield Found(name, owner, fate)
+    finally:
+        link.close()
+
+
+def _ours(connection: Any) -> list[tuple[str, str]]:
+    """Names and XML of the running domains with our prefix."""
+    found = []
+    for domain in connection.listAllDomains(library().VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+        if not domain.name().startswith(PREFIX):
+            continue
+        try:
+            found.append((domain.name(), domain.XMLDesc()))
+        except library().libvirtError:
+            # It has ended in between.
+            continue
+    return found

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Guests started by a real libvirtd: the verdicts of the direct launcher, and mishaps.
+
+The daemon is Debian's, in mounts and processes of its own.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory, gettempdir
+from typing import Any
+
+import pytest
+
+from harness import proc
+from harness.console import expect
+from harness.errors import ExitCode
+from harness.judge import judge
+from harness.machine import domain
+from harness.machine.libvirt import emulator_of
+from harness.machine.libvirtlink import Link, library
+from harness.prepare import Request, prepare
+from harness.provision.cache import cache_dir
+from harness.provision.qemu import find_or_make
+from harness.session import Guest
+from harness.testing.libvirtd import Libvirtd, libvirtd, wait_for_socket
+from harness.verdict import Outcome, Severity
+from harness.workload import WORKLOADS
+
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("libvirt")]
+MOST_S = 240.0
+
+
+@pytest.fixture(scope="module")
+def daemon(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Libvirtd]:
+    try:
+        import libvirt  # noqa: F401
+    except ImportError as error:
+        if "libvirt" in request.config.getoption("--tdharness-require"):
+            raise
+        pytest.skip(f"libvirt-python is not installed: {error}")
+    visible = [Path(gettempdir()), cache_dir(), tmp_path_factory.getbasetemp()]
+    # A socket's path has to be short.
+    with TemporaryDirectory(prefix="tdh-") as home, libvirtd(Path(home), visible) as running:
+        yield running
+
+
+def tdharness(*words: str | Path) -> proc.Result:
+    argv = [sys.executable, "-m", "harness.cli", *words]
+    return proc.run(argv, timeout_s=MOST_S, check=False)
+
+
+def verdict_of(runs: Path, *words: str) -> dict[str, Any]:
+    result = tdharness("run", "--json", "--runs", runs, *words)
+    assert result.returncode in (ExitCode.PASS, ExitCode.FINDINGS), result.stderr
+    verdict: dict[str, Any] = json.loads(result.stdout)
+    return verdict
+
+
+def domains(daemon: Libvirtd) -> list[str]:
+    link = Link(daemon.uri)
+    with contextlib.closing(link):
+        return link.call(lambda c: [each.name() for each in c.listAllDomains()], "a list")
+
+
+def test_the_verdict_is_the_direct_launchers(daemon: Libvirtd, tmp_path: Path) -> None:
+    one, other = (
+        verdict_of(tmp_path, "--workload", "faults", *words)
+        for words in ((), ("--libvirt", daemon.uri))
+    )
+    assert one["outcome"] == other["outcome"] == "PASS"
+    broken = [{(f["rule"], f["extra"].get("step")) for f in v["findings"]} for v in (one, other)]
+    assert broken[0] == broken[1]
+    assert {rule for rule, _ in broken[1]} >= {"guest-cache-flush", "guest-tlb-flush", "dma-data"}
+    assert other["counts"]["steps"] == one["counts"]["steps"] > 0
+    run = Path(other["run"])
+    assert "-plugin" in (run / "argv").read_text()
+    assert domain.owner_of((run / "domain.xml").read_text())
+    assert domains(daemon) == []
+
+
+@pytest.fixture
+def guest(daemon: Libvirtd, tmp_path: Path) -> Iterator[Guest]:
+    asked = Request(smp=1, libvirt=daemon.uri, fault="cache-large")
+    started = Guest(prepare(asked, lambda _: None), tmp_path / "runs", lambda _: None)
+    yield started
+    started.stop()
+    assert not started.machine.private.exists()
+    assert not started.machine.alive()
+    assert domains(daemon) == []
+
+
+def convert(guest: Guest, size: str) -> None:
+    (step,) = [step for step in WORKLOADS["conversion"] if step.name == f"convert-{size}"]
+    assert guest.run_step(step).ok
+
+
+@pytest.mark.parametrize("how", ["TERM", "KILL"])
+def test_a_daemon_that_restarts_costs_nothing(how: str, daemon: Libvirtd, guest: Guest) -> None:
+    guest.boot()
+    convert(guest, "4k")
+    daemon.restart(how)
+    convert(guest, "4m")
+    wait_for_socket(daemon)
+    assert guest.machine.alive()
+    assert guest.machine.qmp.execute("query-status")["running"]
+    with guest.machine.console.attach(timeout_s=30.0) as console:
+        assert guest.machine.agent.run("echo said over a stream > /dev/kmsg", 30.0).rc == 0
+        expect(console, "said over a stream", "what the guest was told to say")
+    guest.stop()
+    verdict = judge(guest.run)
+    assert verdict.outcome is Outcome.FAIL
+    assert {f.rule for f in verdict.findings if f.severity is Severity.FAIL} == {
+        "guest-cache-flush"
+    }
+    assert verdict.counts["faults_applied"] > 0
+
+
+def test_a_panic_is_the_guests(daemon: Libvirtd, tmp_path: Path) -> None:
+    verdict = verdict_of(tmp_path, "--cmdline", "rdinit=/nonexistent", "--libvirt", daemon.uri)
+    assert verdict["outcome"] == "FAIL"
+    panics = [f for f in verdict["findings"] if f["rule"] == "kernel-log"]
+    assert any("panic" in finding["summary"] for finding in panics)
+
+
+def qemu_of(run: Path) -> int:
+    """The process id of the QEMU that writes the run's events."""
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if b"-plugin" in words and any(f"out={run}/".encode() in word for word in words):
+                return int(path.parent.name)
+    raise AssertionError(f"no QEMU writes to {run}")
+
+
+def test_a_qemu_that_is_killed_is_no_verdict(guest: Guest) -> None:
+    guest.machine.start()
+    assert guest.machine.alive()
+    assert guest.machine.ending() is None
+    os.kill(qemu_of(guest.run.path), signal.SIGKILL)
+    assert guest.machine.wait(30.0)
+    ending = guest.machine.ending()
+    assert ending
+    assert not ending.orderly
+    assert "QEMU failed under libvirt" in ending.words
+
+
+def test_what_a_dead_harness_left_is_removed_and_nothing_else(
+    daemon: Libvirtd, guest: Guest, tmp_path: Path
+) -> None:
+    runs = tmp_path / "left"
+    argv = [sys.executable, "-m", "harness.cli", "run", "--runs", str(runs)]
+    with (tmp_path / "output").open("wb") as output:
+        child = proc.spawn([*argv, "--libvirt", daemon.uri], stdout=output)
+    end_s = time.monotonic() + 60.0
+    while not domains(daemon):
+        assert time.monotonic() < end_s
+        assert child.poll() is None
+        time.sleep(0.2)
+    child.kill()
+    child.wait(10.0)
+    (left,) = domains(daemon)
+    guest.machine.start()
+    foreign = create_foreign(daemon)
+
+    result = tdharness("hosts", "clean", "local", "--libvirt", daemon.uri)
+
+    assert result.returncode == ExitCode.PASS, result.stderr
+    lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+    assert "its harness has ended: removed" in lines[left]
+    assert len(lines) == 3
+    assert sorted("its harness runs" in line for line in lines.values()) == [False, False, True]
+    assert left not in domains(daemon)
+    assert foreign in domains(daemon)
+    assert guest.machine.alive()
+    link = Link(daemon.uri)
+    with contextlib.closing(link):
+        link.call(lambda c: c.lookupByName(foreign).destroy(), "the end")
+
+
+def create_foreign(daemon: Libvirtd) -> str:
+    """A guest of someone else's, which has no metadata of ours."""
+    name = "someone-elses"
+    emulator = emulator_of(find_or_make(), cache_dir() / "builds")
+    xml = (
+        f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>"
+        "<os><type arch='x86_64' machine='q35'>hvm</type></os>"
+        f"<devices><emulator>{emulator}</emulator></devices></domain>"
+    )
+    link = Link(daemon.uri)
+    with contextlib.closing(link):
+        link.call(lambda c: c.createXML(xml, library().VIR_DOMAIN_START_PAUSED), "a guest")
+    return name
