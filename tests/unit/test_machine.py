@@ -148,6 +148,14 @@ def test_slow_guests_get_more_time() -> None:
     assert slowness(replace(SPEC, seed=7)) == 4.0
 
 
+def test_a_kernel_of_many_vcpus_gives_them_more_time_before_it_calls_them_stuck() -> None:
+    assert "watchdog" not in SPEC.cmdline
+    many = replace(SPEC, smp=8, extra_cmdline="watchdog_thresh=5").cmdline
+    assert many.endswith(
+        "watchdog_thresh=40 rcupdate.rcu_cpu_stall_timeout=84 watchdog_thresh=5"
+    ), "what a user says comes last, and counts"
+
+
 def test_rate_of_a_counter() -> None:
     now = {"ns": 0}
 
