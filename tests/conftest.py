@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Fixtures of the unit tests."""
+"""Fixtures of several folders."""
 
 import logging
 from collections.abc import Callable
@@ -16,6 +16,17 @@ def buildroot() -> BuildRoot:
     root = kernels.stock().headers_buildroot
     assert root is not None
     return root
+
+
+@pytest.fixture(scope="session")
+def libvirt_python(request: pytest.FixtureRequest) -> None:
+    """Skip where libvirt-python is not installed, or fail where that is asked for."""
+    try:
+        import libvirt  # noqa: F401
+    except ImportError as error:
+        if "libvirt" in request.config.getoption("--tdharness-require"):
+            raise
+        pytest.skip(f"no libvirt-python: {error}")
 
 
 @pytest.fixture

@@ -17,9 +17,6 @@ PREFIX = "tdharness-"
 # Of the owner, in the domain's metadata: a name, never fetched.
 OWNER = "urn:tdharness:owner:1"
 _QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
-# The first with <launchSecurity type='tdx'>: not in the schema of 11.3, nor in the news of 11.4 and
-# 11.5; in the schema of 12.8.
-TDX_LIBVIRT = (11, 6)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +57,7 @@ def domain_xml(
 def td_xml(spec: MachineSpec, td: Td, *, name: str, owner: Owner, emulator: Path) -> str:
     """A TD on hardware: KVM, private memory, TDVF as a ROM, the interrupt controller in QEMU.
 
-    Its console is a pty, for a libvirt stream. Needs TDX_LIBVIRT.
+    Its console is a pty, for a libvirt stream. The versions that it needs: harness.hosts.preflight.
     """
     domain = _domain("kvm", name, owner, spec)
     system = _boot(domain, spec)

@@ -43,11 +43,10 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def this_owner(run: Path) -> Owner:
-    """This process, as the owner of a domain."""
-    return Owner(
-        boot_id=boot_id(), pid=os.getpid(), start=start_time(os.getpid()) or 0, run=str(run)
-    )
+def this_owner(run: Path, pid: int = 0) -> Owner:
+    """This process, or another of this machine, as the owner of a domain."""
+    pid = pid or os.getpid()
+    return Owner(boot_id=boot_id(), pid=pid, start=start_time(pid) or 0, run=str(run))
 
 
 def emulator_of(qemu: Qemu, directory: Path) -> Path:

@@ -37,15 +37,7 @@ MOST_S = 240.0
 
 
 @pytest.fixture(scope="module")
-def daemon(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Libvirtd]:
-    try:
-        import libvirt  # noqa: F401
-    except ImportError as error:
-        if "libvirt" in request.config.getoption("--tdharness-require"):
-            raise
-        pytest.skip(f"libvirt-python is not installed: {error}")
+def daemon(libvirt_python: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Libvirtd]:
     visible = [Path(gettempdir()), cache_dir(), tmp_path_factory.getbasetemp()]
     # A socket's path has to be short.
     with TemporaryDirectory(prefix="tdh-") as home, libvirtd(Path(home), visible) as running:

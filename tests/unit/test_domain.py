@@ -167,8 +167,8 @@ def test_what_libvirt_cannot_start_is_refused(
         LibvirtMachine(replace(SPEC, seed=seed), qemu, RunDir.create(tmp_path, "test"), uri)
 
 
+@pytest.mark.usefixtures("libvirt_python")
 def test_no_libvirt_is_said_at_once(tmp_path: Path) -> None:
-    pytest.importorskip("libvirt")
     with pytest.raises(HostError, match=r"no libvirt at qemu\+unix:///system.* after \d\.\d s"):
         Link(f"qemu+unix:///system?socket={tmp_path}/none")
 
