@@ -125,20 +125,36 @@ Leaf pgtable_walk(ReadEntries read, void *data, uint64_t root, int levels, uint6
     return leaf;
 }
 
-void tables_adopt(Tables *t, uint64_t top_table, int levels, uint64_t gva, void *data)
+/*
+ * Roots are not shadowed, and of the kernel half there is one in use: what an earlier one led to
+ * (that of early boot, of the kernel before kexec) may be anybody's memory by now. Under KASLR the
+ * new one need not have an entry where the earlier one had.
+ */
+static void leave_others(Tables *t, const uint64_t *root)
 {
-    uint64_t *top = &t->top[gva / level_bytes(levels - 1) % TABLE_ENTRIES], before = *top;
+    for (int i = 0; i < TABLE_ENTRIES; i++) {
+        uint64_t top = t->top[i];
 
-    t->epoch++;
-    adopt(t, top_table, levels - 2, gva & ~(level_bytes(levels - 1) - 1), data);
-    *top = table_at(t, top_table) ? top_table : 0;
-    /*
-     * Roots are not shadowed, and of the kernel half there is one in use: what an earlier one led
-     * to (that of early boot, of the kernel before kexec) may be anybody's memory by now.
-     */
-    if (before && before != top_table) {
-        tables_unlink(t, before);
+        if (top && (!(root[i] & PTE_PRESENT) || (root[i] & PTE_ADDRESS) != top)) {
+            t->top[i] = 0;
+            tables_unlink(t, top);
+        }
     }
+}
+
+void tables_adopt(Tables *t, uint64_t root, int levels, uint64_t gva, void *data)
+{
+    uint64_t entry[TABLE_ENTRIES], top;
+    int index = gva / level_bytes(levels - 1) % TABLE_ENTRIES;
+
+    if (!t->read(root & PTE_ADDRESS, entry, TABLE_ENTRIES, data)) {
+        return;
+    }
+    top = entry[index] & PTE_ADDRESS;
+    t->epoch++;
+    adopt(t, top, levels - 2, gva & ~(level_bytes(levels - 1) - 1), data);
+    leave_others(t, entry);
+    t->top[index] = table_at(t, top) ? top : 0;
 }
 
 /* A leaf came or went whole: told by `tell`. */

@@ -64,10 +64,10 @@ void tables_free(Tables *t);
 /* Walk from `root` with `levels` levels (4 or 5). */
 Leaf pgtable_walk(ReadEntries read, void *data, uint64_t root, int levels, uint64_t gva);
 
-/* Take the table below a root of `levels` levels that maps gva, and all below it, into the shadow;
-   another one that was taken for the same entry of a root leaves it. `data` goes to the callbacks,
+/* Take the table that maps gva below `root`, of `levels` levels, and all below it, into the shadow;
+   those of an earlier root that this one does not lead to leave it. `data` goes to the callbacks,
    here and in the next. */
-void tables_adopt(Tables *t, uint64_t top_table, int levels, uint64_t gva, void *data);
+void tables_adopt(Tables *t, uint64_t root, int levels, uint64_t gva, void *data);
 
 /* `bytes` at `gpa` inside a shadowed table were stored to. */
 void tables_store(Tables *t, uint64_t gpa, unsigned bytes, void *data);

@@ -38,7 +38,7 @@ static void adopt_tables(Vcpu *v, const Leaf *leaf, uint64_t va)
         g_mutex_lock(&stub.lock);
         /* Once: each adoption counts as a link. */
         if (!(top->state & PAGE_TABLE)) {
-            tables_adopt(&stub.tables, leaf->top_table, paging_levels(v), va, v);
+            tables_adopt(&stub.tables, v->cr3, paging_levels(v), va, v);
         }
         g_mutex_unlock(&stub.lock);
     }

@@ -228,8 +228,9 @@ static void a_loop_of_tables_ends(void)
         put(PMD, i, PTE | LINK);
         put(PTE, i, PTE | LINK);
     }
-    tables_unlink(&tables, P4D);
-    tables_adopt(&tables, P4D, 5, TOP, NULL);
+    put(ROOT, TOP >> 48 & 511, P4D | LINK);
+    put(ROOT, (TOP >> 48 & 511) + 1, 0);
+    tables_adopt(&tables, ROOT, 5, TOP, NULL);
     CHECK_EQ(watched >> 2 & 15, 15);
 }
 
@@ -237,10 +238,12 @@ static void tables_of_an_earlier_root_are_left(void)
 {
     uint64_t held = watched;
     size_t before = flip_count + gone_count + came_count;
+    unsigned index = TOP >> 48 & 511;
 
     memset(memory + P4D2, 0, 2 * 4096);
     put(P4D2, 0, PUD2 | LINK);
-    tables_adopt(&tables, P4D2, 5, TOP, NULL);
+    put(ROOT, index, P4D2 | LINK);
+    tables_adopt(&tables, ROOT, 5, TOP, NULL);
     CHECK_EQ(watched, 1 << 6 | 1 << 7);
     CHECK_EQ(held & 1 << 2, 1 << 2);
     /* Anybody's memory now: no store to it is a change of a mapping. */
@@ -249,8 +252,19 @@ static void tables_of_an_earlier_root_are_left(void)
     CHECK_EQ(flip_count + gone_count + came_count, before);
     /* Another entry of the root is another matter. */
     memset(memory + P4D, 0, 4096);
-    tables_adopt(&tables, P4D, 5, TOP + (1ull << 48), NULL);
+    put(ROOT, index + 1, P4D | LINK);
+    tables_adopt(&tables, ROOT, 5, TOP + (1ull << 48), NULL);
     CHECK_EQ(watched, 1 << 6 | 1 << 7 | 1 << 2);
+    /* The next root has nothing where this one had (KASLR), or something else that is no table. */
+    put(ROOT, index, 0);
+    tables_adopt(&tables, ROOT, 5, TOP + (1ull << 48), NULL);
+    CHECK_EQ(watched, 1 << 2);
+    put(ROOT, index, P4D2 | LINK);
+    tables_adopt(&tables, ROOT, 5, TOP, NULL);
+    CHECK_EQ(watched, 1 << 6 | 1 << 7 | 1 << 2);
+    put(ROOT, index, (P4D2 | LINK) & ~PTE_PRESENT);
+    tables_adopt(&tables, ROOT, 5, TOP + (1ull << 48), NULL);
+    CHECK_EQ(watched, 1 << 2);
 }
 
 int main(void)
@@ -258,7 +272,7 @@ int main(void)
     tables_init(&tables);
     set_up();
     walks();
-    tables_adopt(&tables, P4D, 5, TOP, NULL);
+    tables_adopt(&tables, ROOT, 5, TOP, NULL);
     CHECK_EQ(watched, 1 << 2 | 1 << 3 | 1 << 4 | 1 << 5);
     a_leaf_flips();
     split_and_join();
