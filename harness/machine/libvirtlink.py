@@ -16,7 +16,6 @@ T = TypeVar("T")
 _RECONNECT_TIMEOUT_S = 15.0
 _RECONNECT_PAUSE_S = 0.25
 _ALIVE_EVERY_S, _ALIVE_TRIES = 5, 3
-_HINT = "apt-get install libvirt-dev pkg-config gcc python3-dev; pip install libvirt-python"
 
 
 def library() -> Any:
@@ -24,7 +23,9 @@ def library() -> Any:
     try:
         import libvirt
     except ImportError as error:
-        raise HostError("the libvirt launcher needs libvirt-python", hint=_HINT) from error
+        from harness.provision.doctor import LIBVIRT_MEND
+
+        raise HostError("the libvirt launcher needs libvirt-python", hint=LIBVIRT_MEND) from error
     return libvirt
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """What this machine has, what that is good for, and the command that mends what is missing."""
 
+import importlib.util
 import os
 import platform
 import re
@@ -24,6 +25,7 @@ SETUP = "tdharness setup"
 _SPACE = 3_000_000_000
 _MEMORY = 2_000_000_000
 _CORES = 2
+LIBVIRT_MEND = "apt-get install libvirt-dev pkg-config gcc; harness/bootstrap setup"
 _SHUT_IN = "guests that break out of QEMU"
 
 
@@ -55,6 +57,7 @@ def diagnose(store: Store | None = None) -> list[Check]:
         _qemu,
         _kernels,
         _guest_files,
+        _libvirt,
         _tdx,
     ]
     return [check for step in steps for check in step(store)]
@@ -196,6 +199,12 @@ def _guest_files(store: Store) -> Iterator[Check]:
     tree = tools.find(store)
     found = str(tree) if tree else "not in the cache"
     yield Check("guest programs", found, "busybox and ssh in the guest", bool(tree), SETUP)
+
+
+def _libvirt(_: Store) -> Iterator[Check]:
+    there = importlib.util.find_spec("libvirt") is not None
+    found = "libvirt-python" if there else "no libvirt-python"
+    yield Check("libvirt", found, "guests by --libvirt URI", there, LIBVIRT_MEND, needed=False)
 
 
 def _tdx(_: Store) -> Iterator[Check]:

@@ -85,7 +85,7 @@ def test_full_disk_is_reported_with_the_room_needed(bare: dict[str, Check]) -> N
 
 def test_what_the_stub_does_without_is_not_needed(bare: dict[str, Check]) -> None:
     assert [name for name, check in bare.items() if not check.needed] == [
-        *("user", "git", "cores", "seccomp", "KVM", "Linux 7", "TDX")
+        *("user", "git", "cores", "seccomp", "KVM", "Linux 7", "libvirt", "TDX")
     ]
 
 
