@@ -26,14 +26,18 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def put(path: Path, data: bytes) -> None:
+def put(path: Path, data: bytes, *, mode: int | None = None) -> None:
     """Write a file so that a reader sees the old one or the new one, never a half.
+
+    `mode`: its permissions; None: as the umask has them.
 
     Raises HostError.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         temporary.write_bytes(data)
+        if mode is not None:
+            temporary.chmod(mode)
         temporary.replace(path)
 
 

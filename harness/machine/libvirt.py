@@ -15,19 +15,19 @@ import socket
 from pathlib import Path
 
 from harness.agent import Agent
-from harness.console import Console
 from harness.errors import ConfigError, MachineError
 from harness.live import start_time
-from harness.machine import private, tries, watchdog
+from harness.machine import tries
 from harness.machine.arguments import DomainWiring
-from harness.machine.base import DISK_BYTES, Ending, MachineSpec
+from harness.machine.base import Ending, MachineSpec
 from harness.machine.domain import PREFIX, Owner, domain_xml
+from harness.machine.launched import Launched
 from harness.machine.libvirtconsole import ConsoleServer
 from harness.machine.libvirtlink import Link, library
 from harness.machine.libvirtmonitor import Monitor
 from harness.provision.cache import cache_dir
 from harness.provision.qemu import Qemu
-from harness.rundir import RunDir, writing
+from harness.rundir import RunDir, put, writing
 from harness.text import printable
 from harness.timeouts import Deadline
 
@@ -35,7 +35,6 @@ _POLL_S = 1.0
 _LOCAL = ("qemu:///", "qemu+unix://")
 # VIR_CONNECT_CONFIG_FORMAT_QEMU_ARGV, which the Python binding leaves out
 _ARGV = "qemu-argv"
-_REGISTERS_BYTES = 16 << 10
 
 
 def boot_id() -> str:
@@ -61,16 +60,13 @@ def emulator_of(qemu: Qemu, directory: Path) -> Path:
     text = f'#!/bin/sh\n{words} "$@"\n'
     path = directory / f"qemu-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
     if not path.is_file():
-        with writing(path):
+        with writing(directory):
             directory.mkdir(parents=True, exist_ok=True)
-            new = path.with_name(f".{path.name}.{os.getpid()}")
-            new.write_text(text)
-            new.chmod(0o755)
-            new.replace(path)
+        put(path, text.encode(), mode=0o755)
     return path
 
 
-class LibvirtMachine:
+class LibvirtMachine(Launched):
     """A guest in a domain of libvirt. The members of Machine are documented there."""
 
     def __init__(self, spec: MachineSpec, qemu: Qemu, run: RunDir, uri: str) -> None:
@@ -83,19 +79,11 @@ class LibvirtMachine:
             )
         if spec.seed is not None:
             raise ConfigError("a guest with a seed needs the direct launcher: leave --libvirt out")
-        self.spec = spec
-        self._qemu = qemu
-        self._run = run
         self._link = Link(uri)
+        super().__init__(spec, qemu, run)
         self._name = f"{PREFIX}{secrets.token_hex(6)}"
         self._monitor = Monitor(self._link, self._name, run.qmp_log)
-        self.private = private.make()
-        self.console = Console(self.private / private.CONSOLE_SOCKET, run.console_log)
-        self.ssh_port = 0
-        self.most_silence_s: float | None = None
-        self._agent: Agent | None = None
         self._console_server: ConsoleServer | None = None
-        self._watch = watchdog.Watchdog(self.console)
         self._started = False
 
     @property
@@ -104,17 +92,8 @@ class LibvirtMachine:
             raise MachineError("the machine is not running, so there is no QMP")
         return self._monitor
 
-    @property
-    def agent(self) -> Agent:
-        if self._agent is None:
-            raise MachineError("the machine is not running, so there is no agent")
-        return self._agent
-
     def start(self) -> None:
-        disk = self.private / "disk"
-        with writing(disk):
-            disk.touch()
-            os.truncate(disk, DISK_BYTES)
+        disk = self._make_disk()
         self.ssh_port = tries.free_port()
         agent_socket = self.private / "agent"
         self._create(self._xml(agent_socket, disk))
@@ -156,9 +135,6 @@ class LibvirtMachine:
         )
         self._started = True
 
-    def _look(self) -> None:
-        self._watch.look(self.most_silence_s)
-
     def alive(self) -> bool:
         return self._started and self._monitor.alive()
 
@@ -176,13 +152,6 @@ class LibvirtMachine:
         if not self._started or self.alive():
             return None
         return self._monitor.ending()
-
-    def diagnose(self) -> str:
-        parts = [f"console:\n{self.console.tail(20) or 'nothing was printed'}"]
-        with contextlib.suppress(MachineError):
-            parts.append(f"status: {self.qmp.execute('query-status')}")
-            parts.append(self.qmp.human("info registers -a")[:_REGISTERS_BYTES])
-        return "\n".join(parts) + "\n"
 
     def stop(self) -> None:
         with contextlib.ExitStack() as stack:

@@ -14,14 +14,13 @@ from typing import TYPE_CHECKING
 
 from harness import proc
 from harness.agent import Agent
-from harness.console import Console
 from harness.errors import MachineError
-from harness.machine import private, tries
+from harness.machine import tries
 from harness.machine.arguments import Wiring, arguments
-from harness.machine.base import DISK_BYTES, Ending, MachineSpec
-from harness.machine.watchdog import Watchdog
+from harness.machine.base import Ending, MachineSpec
+from harness.machine.launched import Launched
 from harness.provision.qemu import Qemu
-from harness.rundir import RunDir, writing
+from harness.rundir import RunDir
 
 # Its import takes as long as QEMU's start: done side by side.
 if TYPE_CHECKING:
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 
 _DEATH_TIMEOUT_S = 2.0
 _REASON_TIMEOUT_S = 0.5
-_REGISTERS_BYTES = 16 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,26 +38,17 @@ class Patience:
     quit_s: float = 10.0
 
 
-class QemuMachine:
+class QemuMachine(Launched):
     """A guest in a QEMU child process. The members of Machine are documented there."""
 
     def __init__(
         self, spec: MachineSpec, qemu: Qemu, run: RunDir, patience: Patience | None = None
     ) -> None:
         """Raises HostError when there is no place for its sockets."""
-        self.spec = spec
-        self._qemu = qemu
-        self._run = run
+        super().__init__(spec, qemu, run)
         self._patience = patience or Patience()
         self._child: subprocess.Popen[bytes] | None = None
         self._qmp: Qmp | None = None
-        self._agent: Agent | None = None
-        # Not in the run directory: that may be deep, and the paths of sockets are short.
-        self.private = private.make()
-        self.console = Console(self.private / private.CONSOLE_SOCKET, run.console_log)
-        self.ssh_port = 0
-        self.most_silence_s: float | None = None
-        self._watch = Watchdog(self.console)
 
     @property
     def qmp(self) -> "Qmp":
@@ -68,21 +57,12 @@ class QemuMachine:
         return self._qmp
 
     @property
-    def agent(self) -> Agent:
-        if self._agent is None:
-            raise MachineError("the machine is not running, so there is no agent")
-        return self._agent
-
-    @property
     def pid(self) -> int:
         """Process id of QEMU, 0 before its start."""
         return self._child.pid if self._child else 0
 
     def start(self) -> None:
-        disk = self.private / "disk"
-        with writing(disk):
-            disk.touch()
-            os.truncate(disk, DISK_BYTES)
+        disk = self._make_disk()
         self.ssh_port = tries.start(partial(self._start_once, disk), self._run.qemu_log)
 
     def _start_once(self, disk: Path, ssh_port: int, sandbox: bool) -> None:
@@ -126,9 +106,6 @@ class QemuMachine:
         cause = ending.words if ending else error.message
         return MachineError(f"the guest did not start: {cause}", log=self._run.qemu_log)
 
-    def _look(self) -> None:
-        self._watch.look(self.most_silence_s)
-
     def alive(self) -> bool:
         return self._child is not None and self._child.poll() is None
 
@@ -154,16 +131,6 @@ class QemuMachine:
             how = f"was ended by signal {-code} ({name})"
         said = tries.last_words(self._run.qemu_log)
         return Ending(orderly=False, words=f"QEMU {how}" + (f": {said}" if said else ""))
-
-    def diagnose(self) -> str:
-        ending = self.ending()
-        parts = [f"the machine ended: {ending.words}"] if ending else []
-        parts.append(f"console:\n{self.console.tail(20) or 'nothing was printed'}")
-        if self.alive():
-            with contextlib.suppress(MachineError):
-                parts.append(f"status: {self.qmp.execute('query-status')}")
-                parts.append(self.qmp.human("info registers -a")[:_REGISTERS_BYTES])
-        return "\n".join(parts) + "\n"
 
     def stop(self) -> None:
         # Each in its turn, even when a second Ctrl-C comes in between.

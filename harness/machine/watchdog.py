@@ -5,9 +5,9 @@ import time
 
 from harness.console import Console
 from harness.errors import GuestError
+from harness.machine.arguments import MIB
 
-_MIB = 1 << 20
-MOST_CONSOLE_BYTES = 16 * _MIB
+MOST_CONSOLE_BYTES = 16 * MIB
 # A panic that is too early to restart the machine: these are the kernel's last words.
 _END_OF_PANIC = "---[ end Kernel panic"
 _PANIC_SILENCE_S = 3.0
@@ -31,7 +31,7 @@ class Watchdog:
         size = self._console.size()
         if size > MOST_CONSOLE_BYTES:
             raise GuestError(
-                f"the guest flooded its console: {size // _MIB} MiB were printed",
+                f"the guest flooded its console: {size // MIB} MiB were printed",
                 hint="what it repeats is in the log",
                 log=log,
             )

@@ -17,6 +17,7 @@ from harness import proc
 from harness.errors import HostError
 from harness.machine.private import MOST_SOCKET_PATH_BYTES
 from harness.provision.libvirt import STATE, daemon_root
+from harness.timeouts import Deadline
 
 _START_TIMEOUT_S = 30.0
 # Of the host; no more of /sys, for where libvirtd sees cgroups it makes some.
@@ -99,9 +100,9 @@ def libvirtd(home: Path, visible: Sequence[Path]) -> Iterator[Libvirtd]:
 
 def wait_for_socket(daemon: Libvirtd, status: Callable[[], int | None] = lambda: None) -> None:
     """Wait until the daemon listens, while it has no status yet. Raises HostError."""
-    end_s = time.monotonic() + _START_TIMEOUT_S
+    deadline = Deadline(_START_TIMEOUT_S)
     while not daemon.socket.exists():
-        if time.monotonic() > end_s or status() is not None:
+        if deadline.expired() or status() is not None:
             raise HostError(
                 f"libvirtd did not come up within {_START_TIMEOUT_S:.0f} s", log=daemon.log
             )
