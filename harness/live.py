@@ -37,6 +37,35 @@ def start_time(pid: int) -> int | None:
     return int(stat.rpartition(")")[2].split()[19])
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process:
+    """A process of this boot of this machine, as one can tell that it has ended."""
+
+    # Process ids mean something in their namespace only, and containers share files and daemons.
+    namespace: int
+    pid: int
+    # in clock ticks after the boot, as process ids are used again
+    start: int
+
+    def known(self) -> bool:
+        """Whether it is of our namespace: of another one nothing can be said."""
+        return self.namespace == _namespace()
+
+    def runs(self) -> bool:
+        """Whether it still runs, where it is known."""
+        return start_time(self.pid) == self.start
+
+
+def process(pid: int = 0) -> Process:
+    """This process, or another of our namespace."""
+    pid = pid or os.getpid()
+    return Process(namespace=_namespace(), pid=pid, start=start_time(pid) or 0)
+
+
+def _namespace() -> int:
+    return Path("/proc/self/ns/pid").stat().st_ino
+
+
 def announce(
     run: RunDir, *, console_socket: Path, ssh_port: int, key_path: Path, host_key: str
 ) -> None:

@@ -120,11 +120,13 @@ def _clean(arguments: argparse.Namespace) -> ExitCode:
     table = Table(box=None, pad_edge=False)
     for name in ("guest", "run", "what became of it"):
         table.add_column(name)
-    failed = False
-    for found in clean(_uri(arguments)):
-        run = printable(found.owner.run, 200) if found.owner else ""
-        table.add_row(printable(found.name, 60), run, found.fate.value)
-        failed |= found.fate is Fate.KEPT_FAILED
+    failed, uri = False, _uri(arguments)
+    with Progress() as progress:
+        progress.say("asking libvirt")
+        for found in clean(uri):
+            run = printable(found.owner.run, 200) if found.owner else ""
+            table.add_row(printable(found.name, 60), run, found.fate.value)
+            failed |= found.fate is Fate.KEPT_FAILED
     console().print(table if table.row_count else "nothing of ours is left there")
     return ExitCode.HOST if failed else ExitCode.PASS
 

@@ -9,6 +9,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.live import Process
 from harness.machine.arguments import DomainWiring, domain_arguments
 from harness.machine.base import MachineSpec
 from harness.machine.tdx import Td
@@ -16,6 +17,7 @@ from harness.machine.tdx import Td
 PREFIX = "tdharness-"
 # Of the owner, in the domain's metadata: a name, never fetched.
 OWNER = "urn:tdharness:owner:1"
+_PROCESS = ("namespace", "pid", "start")
 _QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 
 
@@ -24,9 +26,7 @@ class Owner:
     """The harness that a domain belongs to: a process of one boot of one machine."""
 
     boot_id: str
-    pid: int
-    # in clock ticks after the boot (proc(5)), as process ids are used again
-    start: int
+    process: Process
     run: str
 
 
@@ -91,6 +91,12 @@ def td_xml(spec: MachineSpec, td: Td, *, name: str, owner: Owner, emulator: Path
     return ET.tostring(domain, encoding="unicode")
 
 
+def owner_element(owner: Owner) -> ET.Element:
+    """What owner_of() reads, for a domain's metadata."""
+    process = {name: str(getattr(owner.process, name)) for name in _PROCESS}
+    return ET.Element(f"{{{OWNER}}}owner", {"boot": owner.boot_id, **process, "run": owner.run})
+
+
 def owner_of(xml: str) -> Owner | None:
     """The owner that a domain names; None for one that is nobody's of ours."""
     try:
@@ -99,8 +105,7 @@ def owner_of(xml: str) -> Owner | None:
             return None
         return Owner(
             boot_id=found.attrib["boot"],
-            pid=int(found.attrib["pid"]),
-            start=int(found.attrib["start"]),
+            process=Process(**{name: int(found.attrib[name]) for name in _PROCESS}),
             run=found.attrib["run"],
         )
     except (ET.ParseError, KeyError, ValueError):
@@ -111,16 +116,7 @@ def _domain(kind: str, name: str, owner: Owner, spec: MachineSpec) -> ET.Element
     domain = ET.Element("domain", {"type": kind})
     _text(domain, "name", name)
     ET.register_namespace("tdharness", OWNER)
-    ET.SubElement(
-        _add(domain, "metadata"),
-        f"{{{OWNER}}}owner",
-        {
-            "boot": owner.boot_id,
-            "pid": str(owner.pid),
-            "start": str(owner.start),
-            "run": owner.run,
-        },
-    )
+    _add(domain, "metadata").append(owner_element(owner))
     _text(domain, "memory", str(spec.memory_mib), unit="MiB")
     _text(domain, "vcpu", str(spec.smp))
     return domain

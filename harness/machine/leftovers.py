@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Domains whose harness has died: found by the owner in their metadata, and removed."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from harness.errors import MachineError
-from harness.live import start_time
 from harness.machine.domain import PREFIX, Owner, owner_of
 from harness.machine.libvirt import boot_id, destroy
 from harness.machine.libvirtlink import Link, library
@@ -18,7 +17,7 @@ class Fate(Enum):
 
     REMOVED = "its harness has ended: removed"
     KEPT_RUNNING = "its harness runs: left alone"
-    KEPT_ELSEWHERE = "of another machine, or from before its restart: left alone"
+    KEPT_ELSEWHERE = "of another machine or container, or an earlier boot: left alone"
     KEPT_NAMELESS = "names no owner: left alone"
     KEPT_FAILED = "its harness has ended, and libvirt cannot remove it"
 
@@ -32,15 +31,13 @@ class Found:
     fate: Fate
 
 
-def fate_of(
-    owner: Owner | None, boot: str, started: Callable[[int], int | None] = start_time
-) -> Fate:
-    """What the owner of a domain says about it, on a machine with this boot id; pure."""
+def fate_of(owner: Owner | None, boot: str) -> Fate:
+    """What the owner of a domain says about it, on a machine with this boot id."""
     if owner is None:
         return Fate.KEPT_NAMELESS
-    if owner.boot_id != boot:
+    if owner.boot_id != boot or not owner.process.known():
         return Fate.KEPT_ELSEWHERE
-    return Fate.KEPT_RUNNING if started(owner.pid) == owner.start else Fate.REMOVED
+    return Fate.KEPT_RUNNING if owner.process.runs() else Fate.REMOVED
 
 
 def clean(uri: str) -> Iterator[Found]:

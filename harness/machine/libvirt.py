@@ -7,7 +7,6 @@ says how it ended, and hands QMP on.
 
 import contextlib
 import hashlib
-import os
 import secrets
 import shlex
 import shutil
@@ -16,7 +15,7 @@ from pathlib import Path
 
 from harness.agent import Agent
 from harness.errors import ConfigError, MachineError
-from harness.live import start_time
+from harness.live import process
 from harness.machine import tries
 from harness.machine.arguments import DomainWiring
 from harness.machine.base import Ending, MachineSpec
@@ -42,10 +41,9 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def this_owner(run: Path, pid: int = 0) -> Owner:
-    """This process, or another of this machine, as the owner of a domain."""
-    pid = pid or os.getpid()
-    return Owner(boot_id=boot_id(), pid=pid, start=start_time(pid) or 0, run=str(run))
+def this_owner(run: Path) -> Owner:
+    """This process, as the owner of a domain."""
+    return Owner(boot_id=boot_id(), process=process(), run=str(run))
 
 
 def emulator_of(qemu: Qemu, directory: Path) -> Path:

@@ -12,17 +12,13 @@ import tempfile
 from pathlib import Path
 
 from harness.errors import HostError
-from harness.live import start_time
+from harness.live import Process, process
 
 # Of a unix socket, without the zero byte at its end.
 MOST_SOCKET_PATH_BYTES = 107
 CONSOLE_SOCKET = "console"
-# Process ids mean something in their namespace only, and containers may share a /tmp.
+# The owner, a live.Process: containers may share a /tmp.
 _NAME = re.compile(r"tdharness-(?P<namespace>\d+)-(?P<pid>\d+)-(?P<start>\d+)-.+")
-
-
-def _namespace() -> int:
-    return Path("/proc/self/ns/pid").stat().st_ino
 
 
 def make(parent: Path | None = None) -> Path:
@@ -30,7 +26,8 @@ def make(parent: Path | None = None) -> Path:
 
     Raises HostError when it cannot be made, or its name is too long for a socket.
     """
-    owner = f"{_namespace()}-{os.getpid()}-{start_time(os.getpid())}"
+    mine = process()
+    owner = f"{mine.namespace}-{mine.pid}-{mine.start}"
     try:
         path = Path(tempfile.mkdtemp(prefix=f"tdharness-{owner}-", dir=parent))
     except OSError as error:
@@ -59,9 +56,10 @@ def remove_leftovers(parent: Path | None = None) -> int:
 
 def _is_left_over(path: Path) -> bool:
     match = _NAME.fullmatch(path.name)
-    if not match or int(match["namespace"]) != _namespace():
+    if not match:
         return False
-    if start_time(int(match["pid"])) == int(match["start"]):
+    owner = Process(**{name: int(word) for name, word in match.groupdict().items()})
+    if not owner.known() or owner.runs():
         return False
     try:
         facts = path.lstat()

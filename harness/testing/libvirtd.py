@@ -8,6 +8,7 @@ paths inside. The machine's own libvirt, if it has one, is neither used nor seen
 import contextlib
 import os
 import time
+import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import IO
 
 from harness import proc
 from harness.errors import HostError
+from harness.machine.domain import Owner, owner_element
+from harness.machine.libvirtlink import Link, library
 from harness.machine.private import MOST_SOCKET_PATH_BYTES
 from harness.provision.libvirt import STATE, daemon_root
 from harness.timeouts import Deadline
@@ -107,3 +110,14 @@ def wait_for_socket(daemon: Libvirtd, status: Callable[[], int | None] = lambda:
                 f"libvirtd did not come up within {_START_TIMEOUT_S:.0f} s", log=daemon.log
             )
         time.sleep(0.05)
+
+
+def idle_domain(link: Link, name: str, emulator: Path, owner: Owner | None) -> None:
+    """Start a guest that does nothing and belongs to someone. Raises MachineError."""
+    facts = ET.tostring(owner_element(owner), encoding="unicode") if owner else ""
+    xml = (
+        f"<domain type='qemu'><name>{name}</name><metadata>{facts}</metadata>"
+        "<memory unit='MiB'>16</memory><os><type arch='x86_64' machine='q35'>hvm</type></os>"
+        f"<devices><emulator>{emulator}</emulator></devices></domain>"
+    )
+    link.call(lambda c: c.createXML(xml, library().VIR_DOMAIN_START_PAUSED), "a guest")

@@ -5,6 +5,7 @@ import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,10 +15,11 @@ import pytest
 from harness import cli
 from harness.errors import ExitCode
 from harness.labhost.host import LabHost
-from harness.live import start_time
-from harness.machine.domain import OWNER, PREFIX, Owner
+from harness.live import process, start_time
+from harness.machine.domain import PREFIX, Owner
 from harness.machine.libvirt import this_owner
-from harness.machine.libvirtlink import Link, library
+from harness.machine.libvirtlink import Link
+from harness.testing.libvirtd import idle_domain
 
 pytestmark = [
     pytest.mark.integration,
@@ -46,26 +48,14 @@ def link(lab_host: LabHost, tmp_path: Path) -> Iterator[Link]:
 def dead_owner() -> Owner:
     """A harness of this machine that has ended."""
     child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    owner = this_owner(Path("/runs/1"), child.pid)
+    owner = replace(this_owner(Path("/runs/1")), process=process(child.pid))
     child.communicate(b"\n")
     assert start_time(child.pid) is None
     return owner
 
 
 def create(link: Link, name: str, owner: Owner | None) -> None:
-    """A guest that does nothing, and belongs to someone."""
-    facts = (
-        f"<o:owner xmlns:o='{OWNER}' boot='{owner.boot_id}' pid='{owner.pid}' "
-        f"start='{owner.start}' run='{owner.run}'/>"
-        if owner
-        else ""
-    )
-    xml = (
-        f"<domain type='qemu'><name>{name}</name><metadata>{facts}</metadata>"
-        "<memory unit='MiB'>16</memory><os><type arch='x86_64' machine='q35'>hvm</type></os>"
-        "<devices><emulator>/usr/bin/qemu-system-x86_64</emulator></devices></domain>"
-    )
-    link.call(lambda c: c.createXML(xml, library().VIR_DOMAIN_START_PAUSED), "a guest")
+    idle_domain(link, name, Path("/usr/bin/qemu-system-x86_64"), owner)
 
 
 def test_what_a_dead_harness_left_on_a_host(link: Link, capsys: pytest.CaptureFixture[str]) -> None:

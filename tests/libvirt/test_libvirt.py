@@ -23,12 +23,12 @@ from harness.errors import ExitCode
 from harness.judge import judge
 from harness.machine import domain
 from harness.machine.libvirt import emulator_of
-from harness.machine.libvirtlink import Link, library
+from harness.machine.libvirtlink import Link
 from harness.prepare import Request, prepare
 from harness.provision.cache import cache_dir
 from harness.provision.qemu import find_or_make
 from harness.session import Guest
-from harness.testing.libvirtd import Libvirtd, libvirtd, wait_for_socket
+from harness.testing.libvirtd import Libvirtd, idle_domain, libvirtd, wait_for_socket
 from harness.verdict import Outcome, Severity
 from harness.workload import WORKLOADS
 
@@ -160,7 +160,11 @@ def test_what_a_dead_harness_left_is_removed_and_nothing_else(
     child.wait(10.0)
     (left,) = domains(daemon)
     guest.machine.start()
-    foreign = create_foreign(daemon)
+    # Someone else's, which has no metadata of ours.
+    foreign, emulator = "someone-elses", emulator_of(find_or_make(), cache_dir() / "builds")
+    link = Link(daemon.uri)
+    with contextlib.closing(link):
+        idle_domain(link, foreign, emulator, None)
 
     result = tdharness("hosts", "clean", "local", "--libvirt", daemon.uri)
 
@@ -175,18 +179,3 @@ def test_what_a_dead_harness_left_is_removed_and_nothing_else(
     link = Link(daemon.uri)
     with contextlib.closing(link):
         link.call(lambda c: c.lookupByName(foreign).destroy(), "the end")
-
-
-def create_foreign(daemon: Libvirtd) -> str:
-    """A guest of someone else's, which has no metadata of ours."""
-    name = "someone-elses"
-    emulator = emulator_of(find_or_make(), cache_dir() / "builds")
-    xml = (
-        f"<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory>"
-        "<os><type arch='x86_64' machine='q35'>hvm</type></os>"
-        f"<devices><emulator>{emulator}</emulator></devices></domain>"
-    )
-    link = Link(daemon.uri)
-    with contextlib.closing(link):
-        link.call(lambda c: c.createXML(xml, library().VIR_DOMAIN_START_PAUSED), "a guest")
-    return name

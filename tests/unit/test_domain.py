@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
+from harness import live
 from harness.errors import ConfigError, HostError
-from harness.live import start_time
+from harness.live import Process, start_time
 from harness.machine.arguments import DomainWiring
 from harness.machine.base import MachineSpec
 from harness.machine.domain import Owner, domain_xml, owner_of, td_xml
@@ -24,7 +25,8 @@ from harness.provision.libvirt import domain_schema
 from harness.provision.qemu import Qemu, find_or_make
 from harness.rundir import RunDir
 
-OWNER = Owner(boot_id="5a3c", pid=4711, start=815, run="/runs/a <b> & c")
+PROCESS = Process(namespace=live.process().namespace, pid=4711, start=815)
+OWNER = Owner(boot_id="5a3c", process=PROCESS, run="/runs/a <b> & c")
 QEMU = Path("/usr/bin/qemu-system-x86_64")
 SPEC = MachineSpec(
     kernel=Path("/k/bzImage"), initrd=Path("/k/initrd"), plugin=Path("/p/stub.so"), smp=4
@@ -127,17 +129,20 @@ def test_a_domain_that_names_no_owner_is_nobodys(xml: str) -> None:
         (OWNER, 816, Fate.REMOVED),
         (OWNER, None, Fate.REMOVED),
         (replace(OWNER, boot_id="77"), None, Fate.KEPT_ELSEWHERE),
+        # a container beside ours: its processes are not seen
+        (replace(OWNER, process=replace(PROCESS, namespace=1)), None, Fate.KEPT_ELSEWHERE),
     ],
 )
 def test_only_what_a_dead_harness_left_is_removed(
-    owner: Owner | None, start: int | None, fate: Fate
+    owner: Owner | None, start: int | None, fate: Fate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert fate_of(owner, "5a3c", lambda _: start) is fate
+    monkeypatch.setattr(live, "start_time", lambda _: start)
+    assert fate_of(owner, "5a3c") is fate
 
 
 def test_this_process_is_an_owner_that_lives() -> None:
     owner = this_owner(Path("/runs/1"))
-    assert (owner.pid, owner.start) == (os.getpid(), start_time(os.getpid()))
+    assert (owner.process.pid, owner.process.start) == (os.getpid(), start_time(os.getpid()))
     assert fate_of(owner, owner.boot_id) is Fate.KEPT_RUNNING
 
 
