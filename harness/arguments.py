@@ -46,7 +46,14 @@ def _add_guest_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--cmdline", default="", metavar="WORDS", help="more for the kernel")
     group.add_argument(
-        "--libvirt", default="", metavar="URI", help="have the libvirt of this machine start it"
+        "--libvirt", default="", metavar="URI", help="have a libvirt start it, here or over ssh"
+    )
+    group.add_argument(
+        "--patience",
+        type=float,
+        default=1.0,
+        metavar="N",
+        help="let all take N times longer, on a slow machine; default: 1",
     )
     group.add_argument("--qemu", type=Path, metavar="PROGRAM", help="a QEMU of your own, >= 11.1")
 

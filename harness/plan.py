@@ -46,7 +46,8 @@ def first_facts(plan: Plan) -> dict[str, Any]:
         "vmm": plan.vmm,
         "vmm_option": spec.vmm,
         "seed": spec.seed,
-        "qemu": {"argv_prefix": list(plan.qemu.argv_prefix), "version": plan.qemu.version},
+        "patience": spec.patience,
+        "qemu": qemu_facts(plan.qemu),
         "libvirt": plan.libvirt,
         "plugin": str(spec.plugin) if spec.plugin else None,
         "planned_stop": False,
@@ -54,3 +55,8 @@ def first_facts(plan: Plan) -> dict[str, Any]:
         "harness_errors": [],
         "timings": {},
     }
+
+
+def qemu_facts(qemu: Qemu) -> dict[str, Any]:
+    """What run.json says of a QEMU."""
+    return {"argv_prefix": list(qemu.argv_prefix), "version": qemu.version}

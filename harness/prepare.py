@@ -10,7 +10,7 @@ from harness.errors import ConfigError
 from harness.image import build_initramfs
 from harness.kernel.base import Kernel, inspect_kernel
 from harness.kernel.module import build_module
-from harness.machine.base import MachineSpec, check_size
+from harness.machine.base import MachineSpec, check_patience, check_size
 from harness.machine.tsc import host_tsc_khz
 from harness.plan import Plan
 from harness.provision.cache import cache_dir
@@ -45,6 +45,8 @@ class Request:
     seed: int | None = None
     # the URI of the libvirt that starts the guest; "": QEMU is our child
     libvirt: str = ""
+    # how many times longer all may take (MachineSpec)
+    patience: float = 1.0
 
     def words(self) -> tuple[str, ...]:
         """The options of `tdharness run` that ask for this again."""
@@ -62,6 +64,8 @@ class Request:
             words += ["--seed", str(self.seed)]
         if self.libvirt:
             words += ["--libvirt", self.libvirt]
+        if self.patience != 1.0:
+            words += ["--patience", f"{self.patience:g}"]
         return tuple(words)
 
 
@@ -85,6 +89,7 @@ def prepare(
     series = series_of(request.kernel)
     # What the user got wrong is said before anything is fetched.
     check_size(request.smp, request.memory_mib)
+    check_patience(request.patience)
     injections, shown = _asked_of_stub(request)
     restarts = _restarts(steps)
     if restarts and request.seed is not None:
@@ -111,6 +116,7 @@ def prepare(
         extra_cmdline=_joined(request.extra_cmdline, secondkernel.CMDLINE if restarts else ""),
         tsc_khz=host_tsc_khz(),
         seed=request.seed,
+        patience=request.patience,
     )
     return Plan(
         spec=spec,

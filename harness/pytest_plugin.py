@@ -29,11 +29,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--smp", type=int, default=2, help="vCPUs of the guest; default: 2")
     group.addoption("--memory", type=int, default=1024, help="MiB of the guest; default: 1024")
     group.addoption(
-        "--libvirt", default="", metavar="URI", help="have the libvirt of this machine start it"
+        "--libvirt", default="", metavar="URI", help="have a libvirt start it, here or over ssh"
     )
     group.addoption(
         "--runs", type=Path, default=Path("runs"), help="where runs are kept; default: runs"
     )
+    group.addoption("--patience", type=float, default=1.0, help="let all take so many times longer")
     group.addoption("--host", default="", help="collect what this host of --hosts tells")
     group.addoption("--hosts", type=Path, default=Path("hosts.toml"), help="default: hosts.toml")
     group.addoption("--nightly", action="store_true", help="the tests that take minutes as well")
@@ -100,6 +101,7 @@ def guest_pool(request: pytest.FixtureRequest) -> Iterator["GuestPool"]:
         smp=option("--smp"),
         memory_mib=option("--memory"),
         libvirt=option("--libvirt"),
+        patience=option("--patience"),
     )
     pool = GuestPool(
         asked,

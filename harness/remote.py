@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A machine on which commands run: what every way to reach one has in common."""
 
+import os
 import shlex
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -39,6 +41,16 @@ class Remote(Protocol):
         """
 
 
+class StreamingRemote(Remote, Protocol):
+    """One on which a command can be talked to while it runs."""
+
+    def stream(self, argv: Sequence[str]) -> socket.socket:
+        """The input and output of a command: closed here, its input ends there.
+
+        Raises HarnessError when the machine cannot be reached.
+        """
+
+
 def quoted(argv: Sequence[str]) -> str:
     """The one line that a shell on another machine takes for just these words."""
     return shlex.join(argv)
@@ -59,3 +71,11 @@ class LocalRemote:
         code, out, err = proc.bounded(argv, timeout_s=timeout_s, stdin=stdin, most=max_bytes + 1)
         truncated = max(len(out), len(err)) > max_bytes
         return Answer(code, out[:max_bytes], err[:max_bytes], truncated)
+
+    def stream(self, argv: Sequence[str]) -> socket.socket:
+        """As StreamingRemote.stream()."""
+        ours, theirs = socket.socketpair()
+        # Ended by its input, and with us at the latest.
+        with theirs, os.fdopen(os.dup(theirs.fileno()), "r+b", 0) as end:
+            proc.spawn(argv, stdout=end, stdin=end)
+        return ours

@@ -19,7 +19,7 @@ from harness.injector import Injector
 from harness.machine.base import Ending, Machine, slowness
 from harness.machine.private import remove_leftovers
 from harness.machine.qemu import QemuMachine
-from harness.plan import Plan, first_facts
+from harness.plan import Plan, first_facts, qemu_facts
 from harness.rundir import RunDir, check_space, writing
 from harness.text import printable
 from harness.timeouts import Deadline
@@ -95,13 +95,17 @@ class Guest:
         deadline = Deadline(self.plan.boot_timeout_s * self._slowness)
         self.facts["timings"]["exec_unix_s"] = time.time()
         with self._blame("boot"):
-            self.machine.start()
+            self._start()
             if self.plan.spec.vmm:
                 self._injector = Injector(self.run.events, self.machine.qmp.human)
             self._progress(f"booting {self.plan.kernel.release}")
             self._greet(deadline)
             self.facts["timings"]["boot_s"] = round(deadline.elapsed_s(), 3)
         self._write_facts()
+
+    def _start(self) -> None:
+        self.machine.start()
+        self.facts["qemu"] = qemu_facts(self.machine.qemu)
 
     def _greet(self, deadline: Deadline) -> None:
         """Wait for a kernel's user space, and learn what its guest is known by."""
@@ -128,7 +132,7 @@ class Guest:
         deadline = Deadline(timeout_s * self._slowness)
         self.facts["timings"]["exec_unix_s"] = time.time()
         with self._blame("script"):
-            self.machine.start()
+            self._start()
             self._progress(f"{self.plan.kernel.release} boots and works by itself")
             self._wait_for_end(deadline)
         self.let_end()
@@ -234,6 +238,7 @@ class Guest:
         self._mark(1, part.mark)
         yield part
         self._mark(2, part.mark)
+        self.machine.settle()
         part.events = self.events_of(part.mark)
         part.log = kernellog.slice_between(read_from(self.run.console_log, begin), part.mark)
 

@@ -24,6 +24,7 @@ def request_of(arguments: argparse.Namespace) -> "Request":
         extra_cmdline=arguments.cmdline,
         qemu=arguments.qemu,
         libvirt=arguments.libvirt,
+        patience=arguments.patience,
         seed=getattr(arguments, "seed", None),
     )
 

@@ -17,6 +17,7 @@
     guests = 4                           # limits: at once, their memory in all, their KeyIDs
     memory_mib = 65536
     key_ids = 30
+    patience = 60                        # left out: 1; a machine that is itself emulated is slow
     labgrid = "tdx1"                     # its place: acquired, and no lease of our own
     coordinator = "labgrid:20408"        # left out: $LG_COORDINATOR, or 127.0.0.1:20408
 
@@ -74,6 +75,7 @@ class Host:
     guests: int = 0
     memory_mib: int = 0
     key_ids: int = 0
+    patience: int = 1
     labgrid: str = ""
     coordinator: str = ""
 
@@ -118,6 +120,7 @@ def _host(table: Table, home: Path) -> Host:
         guests=table.number("guests", 0),
         memory_mib=table.number("memory_mib", 0),
         key_ids=table.number("key_ids", 0),
+        patience=table.number("patience", 1),
         labgrid=_optional(table, "labgrid"),
         coordinator=_optional(table, "coordinator"),
     )

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A host of a lab over ssh: host keys pinned, keys and agents only, made again when it was lost."""
 
+import getpass
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qsl, urlsplit
 
 from harness.errors import ConfigError, HarnessError, HostError
 from harness.hosts.config import Host
+from harness.pump import end_of_writing, pump
 from harness.remote import MOST_BYTES, Answer, LocalRemote, Remote, quoted
 from harness.sshchannel import ended_after, read_both
 from harness.text import printable
@@ -65,13 +70,8 @@ class SshRemote:
         import paramiko
 
         deadline = Deadline(timeout_s)
-        transport = self._transport(deadline)
         words = ["timeout", "--kill-after=5", str(int(timeout_s) + _REMOTE_GRACE_S), *argv]
-        try:
-            channel = transport.open_session(timeout=deadline.left_s())
-        except (paramiko.SSHException, OSError, EOFError) as error:
-            self.close()
-            raise self._failed(argv, deadline, f"it was not begun: {_words(error)}") from error
+        channel = self._channel(argv, deadline)
         try:
             with channel:
                 channel.settimeout(timeout_s)
@@ -88,6 +88,32 @@ class SshRemote:
             raise self._lost(argv, deadline, EOFError("it ended without an exit status"))
         truncated = max(len(out), len(err)) > max_bytes
         return Answer(code, out[:max_bytes], err[:max_bytes], truncated)
+
+    def stream(self, argv: Sequence[str]) -> socket.socket:
+        """As StreamingRemote.stream(); its end is also that of a connection that was lost."""
+        import paramiko
+
+        deadline = Deadline(self._timeout_s)
+        channel = self._channel(argv, deadline)
+        try:
+            channel.settimeout(None)
+            channel.exec_command(quoted(argv))
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            raise self._lost(argv, deadline, error) from error
+        ours, theirs = socket.socketpair()
+        pump(theirs.recv, channel.sendall, channel.shutdown_write)
+        pump(channel.recv, theirs.sendall, lambda: end_of_writing(theirs))
+        return ours
+
+    def _channel(self, argv: Sequence[str], deadline: Deadline) -> "paramiko.Channel":
+        import paramiko
+
+        transport = self._transport(deadline)
+        try:
+            return transport.open_session(timeout=deadline.left_s())
+        except (paramiko.SSHException, OSError, EOFError) as error:
+            self.close()
+            raise self._failed(argv, deadline, f"it was not begun: {_words(error)}") from error
 
     def _transport(self, deadline: Deadline) -> "paramiko.Transport":
         with self._lock:
@@ -114,6 +140,32 @@ class SshRemote:
     def _failed(self, argv: Sequence[str], deadline: Deadline, why: str) -> HostError:
         what = printable(quoted(argv), 120)
         return HostError(f"{self._host.name}: {what}: after {deadline.elapsed_s():.1f} s {why}")
+
+
+def host_of(uri: str) -> Host | None:
+    """The host that a URI of libvirt reaches over ssh; None for any other URI.
+
+    libvirt's own parameters `keyfile` and `known_hosts` hold here too; left out, they are the
+    agent's keys and ~/.ssh/known_hosts. Raises ConfigError.
+    """
+    try:
+        parts = urlsplit(uri)
+        asked = dict(parse_qsl(parts.query))
+        port = parts.port or 22
+    except ValueError as error:
+        raise ConfigError(f"{printable(uri, 120)!r} is no URI: {error}") from error
+    if parts.scheme not in ("qemu+ssh", "qemu+libssh", "qemu+libssh2") or not parts.hostname:
+        return None
+    pinned = asked.get("known_hosts")
+    return Host(
+        name=parts.hostname,
+        address=parts.hostname,
+        port=port,
+        user=parts.username or getpass.getuser(),
+        key=Path(asked["keyfile"]) if "keyfile" in asked else None,
+        known_hosts=Path(pinned) if pinned else Path.home() / ".ssh" / "known_hosts",
+        libvirt=uri,
+    )
 
 
 def _words(error: Exception) -> str:

@@ -9,9 +9,11 @@ from typing import Any, Protocol
 from harness.agent import Agent
 from harness.console import Console
 from harness.errors import ConfigError
+from harness.provision.qemu import Qemu
 
 TD_MODES = ("stub", "none")
 MOST_VCPUS = 8
+MOST_PATIENCE = 1000
 # With a seed: virtual time is in nanoseconds, and so is the time stamp counter.
 VIRTUAL_TSC_KHZ = 1_000_000
 # Of the NVMe disk that every guest has.
@@ -47,6 +49,8 @@ class MachineSpec:
     # for a run that can be repeated: one host thread for all vCPUs, virtual time counted in
     # instructions, random numbers from this seed, no device that works at the host's pace
     seed: int | None = None
+    # how many times longer all may take than on an idle machine: where QEMU is itself emulated
+    patience: float = 1.0
 
     def __post_init__(self) -> None:
         """Raises ConfigError for what cannot be started."""
@@ -55,6 +59,7 @@ class MachineSpec:
                 f"no TD mode {self.td_mode!r}", hint=f"choose one of {', '.join(TD_MODES)}"
             )
         check_size(self.smp, self.memory_mib)
+        check_patience(self.patience)
         if self.td_mode == "stub" and self.plugin is None:
             raise ConfigError("the stub needs its plugin")
         if self.seed is not None and not 0 <= self.seed < 1 << 64:
@@ -68,16 +73,15 @@ class MachineSpec:
         # The firmware polls devices that work at the host's pace, so the time at which the kernel
         # draws its place in memory is not always the same.
         place = "nokaslr" if self.seed is not None else ""
-        words = (CMDLINE, clock, place, _patience(self.smp), self.extra_cmdline)
+        words = (CMDLINE, clock, place, _watchdogs(_slowness(self)), self.extra_cmdline)
         return " ".join(word for word in words if word)
 
 
-def _patience(smp: int) -> str:
+def _watchdogs(times: float) -> str:
     """The kernel's own watchdogs, for more vCPUs than most hosts have for one guest; or nothing.
 
     A clean kernel of 8 vCPUs on two CPUs that others used has reported a soft lockup of 26 s.
     """
-    times = _slowness(smp)
     if times <= 1:
         return ""
     lockup_s, stall_s = (round(kernel_s * times) for kernel_s in (_WATCHDOG_THRESH_S, _STALL_S))
@@ -95,13 +99,19 @@ def check_size(smp: int, memory_mib: int) -> None:
         )
 
 
+def check_patience(patience: float) -> None:
+    """Raises ConfigError for one that nobody has."""
+    if not 1.0 <= patience <= MOST_PATIENCE:
+        raise ConfigError(f"a patience of {patience:g}: from 1 to {MOST_PATIENCE} can be given")
+
+
 def slowness(spec: MachineSpec) -> float:
     """How many times longer things take than with two vCPUs, at worst, for scaling deadlines."""
-    return _slowness(spec.smp) * (1.0 if spec.seed is None else 4.0)
+    return _slowness(spec) * (1.0 if spec.seed is None else 4.0)
 
 
-def _slowness(smp: int) -> float:
-    return max(1.0, smp / 2)
+def _slowness(spec: MachineSpec) -> float:
+    return max(1.0, spec.smp / 2) * spec.patience
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +144,8 @@ class Machine(Protocol):
     private: Path
     # of the console, during which the guest counts as alive; None: for ever
     most_silence_s: float | None
+    # that runs it: known from its start on
+    qemu: Qemu
 
     @property
     def qmp(self) -> Monitor:
@@ -154,6 +166,9 @@ class Machine(Protocol):
 
     def ending(self) -> Ending | None:
         """How it ended; None while it runs, or when it was never started."""
+
+    def settle(self) -> None:
+        """Have all evidence so far in the run directory. Raises HostError."""
 
     def diagnose(self) -> str:
         """What can be learned of a guest that hangs: last words, status, vCPU state."""

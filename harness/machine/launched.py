@@ -2,18 +2,16 @@
 """What every launcher has of its guest: a private directory, console, disk, agent, last words."""
 
 import contextlib
-import os
 from abc import ABC, abstractmethod
-from pathlib import Path
 
 from harness.agent import Agent
 from harness.console import Console
 from harness.errors import MachineError
 from harness.machine import private
-from harness.machine.base import DISK_BYTES, Ending, MachineSpec, Monitor
+from harness.machine.base import Ending, MachineSpec, Monitor
 from harness.machine.watchdog import Watchdog
 from harness.provision.qemu import Qemu
-from harness.rundir import RunDir, writing
+from harness.rundir import RunDir
 
 _REGISTERS_BYTES = 16 << 10
 
@@ -24,7 +22,7 @@ class Launched(ABC):
     def __init__(self, spec: MachineSpec, qemu: Qemu, run: RunDir) -> None:
         """Raises HostError when there is no place for its sockets."""
         self.spec = spec
-        self._qemu = qemu
+        self.qemu = qemu
         self._run = run
         # Not in the run directory: that may be deep, and the paths of sockets are short.
         self.private = private.make()
@@ -49,13 +47,6 @@ class Launched(ABC):
 
     @abstractmethod
     def ending(self) -> Ending | None: ...
-
-    def _make_disk(self) -> Path:
-        disk = self.private / "disk"
-        with writing(disk):
-            disk.touch()
-            os.truncate(disk, DISK_BYTES)
-        return disk
 
     def _look(self) -> None:
         self._watch.look(self.most_silence_s)

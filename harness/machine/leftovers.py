@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Domains whose harness has died: found by the owner in their metadata, and removed."""
 
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
-from harness.errors import MachineError
+from harness.errors import HarnessError
+from harness.hosts.ssh import SshRemote, host_of
+from harness.machine.away import remove_home
 from harness.machine.domain import PREFIX, Owner, owner_of
 from harness.machine.libvirt import boot_id, destroy
 from harness.machine.libvirtlink import Link, library
@@ -50,11 +54,19 @@ def clean(uri: str) -> Iterator[Found]:
             if fate is Fate.REMOVED:
                 try:
                     destroy(link, name)
-                except MachineError:
+                    _sweep(uri, xml)
+                except HarnessError:
                     fate = Fate.KEPT_FAILED
             yield Found(name, owner, fate)
     finally:
         link.close()
+
+
+def _sweep(uri: str, xml: str) -> None:
+    """Take away the files of a guest of another machine. Raises HarnessError."""
+    if host := host_of(uri):
+        with SshRemote(host) as remote:
+            remove_home(remote, Path(ET.fromstring(xml).findtext("os/kernel") or "/"))
 
 
 def _ours(connection: Any) -> list[tuple[str, str]]:

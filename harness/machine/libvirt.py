@@ -1,32 +1,30 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""The launcher of a transient domain of libvirt, on this machine.
+"""The launcher of a transient domain of libvirt, on this machine or another.
 
 The guest is the direct launcher's: the same devices, plugin and files. libvirt starts and ends it,
 says how it ended, and hands QMP on.
 """
 
 import contextlib
-import hashlib
 import secrets
-import shlex
 import shutil
-import socket
+from dataclasses import replace
 from pathlib import Path
 
 from harness.agent import Agent
 from harness.errors import ConfigError, MachineError
+from harness.hosts.ssh import SshRemote, host_of
 from harness.live import process
-from harness.machine import tries
-from harness.machine.arguments import DomainWiring
+from harness.machine.away import Away
 from harness.machine.base import Ending, MachineSpec
 from harness.machine.domain import PREFIX, Owner, domain_xml
 from harness.machine.launched import Launched
 from harness.machine.libvirtconsole import ConsoleServer
 from harness.machine.libvirtlink import Link, library
 from harness.machine.libvirtmonitor import Monitor
-from harness.provision.cache import cache_dir
+from harness.machine.place import Here, Laid, Place
 from harness.provision.qemu import Qemu
-from harness.rundir import RunDir, put, writing
+from harness.rundir import RunDir
 from harness.text import printable
 from harness.timeouts import Deadline
 
@@ -46,39 +44,30 @@ def this_owner(run: Path) -> Owner:
     return Owner(boot_id=boot_id(), process=process(), run=str(run))
 
 
-def emulator_of(qemu: Qemu, directory: Path) -> Path:
-    """One program for libvirt to start: QEMU itself, or a script that starts it.
-
-    Its path is the same in every run, for libvirt asks each new one what it can.
-    """
-    if len(qemu.argv_prefix) == 1 and not qemu.env:
-        return Path(qemu.argv_prefix[0])
-    settings = [f"{name}={shlex.quote(value)}" for name, value in qemu.env.items()]
-    words = " ".join([*settings, "exec", *map(shlex.quote, qemu.argv_prefix)])
-    text = f'#!/bin/sh\n{words} "$@"\n'
-    path = directory / f"qemu-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
-    if not path.is_file():
-        with writing(directory):
-            directory.mkdir(parents=True, exist_ok=True)
-        put(path, text.encode(), mode=0o755)
-    return path
-
-
 class LibvirtMachine(Launched):
     """A guest in a domain of libvirt. The members of Machine are documented there."""
 
-    def __init__(self, spec: MachineSpec, qemu: Qemu, run: RunDir, uri: str) -> None:
-        """Raises ConfigError for what libvirt cannot start, HostError."""
-        if not uri.startswith(_LOCAL):
+    def __init__(
+        self, spec: MachineSpec, qemu: Qemu, run: RunDir, uri: str, place: Place | None = None
+    ) -> None:
+        """`place`: None for the one that the URI says.
+
+        Raises ConfigError for what libvirt cannot start, HostError.
+        """
+        host = host_of(uri)
+        if not host and not uri.startswith(_LOCAL):
             raise ConfigError(
-                f"{printable(uri, 120)}: a guest under the stub needs a libvirt of this machine, "
-                "as its files are here",
-                hint="qemu:///system, qemu:///session, or qemu+unix:///system?socket=PATH",
+                f"{printable(uri, 120)}: a guest needs a libvirt of this machine, or one over ssh",
+                hint="qemu:///system, qemu:///session, or qemu+ssh://root@HOST/system",
             )
         if spec.seed is not None:
             raise ConfigError("a guest with a seed needs the direct launcher: leave --libvirt out")
         self._link = Link(uri)
         super().__init__(spec, qemu, run)
+        self._remote = SshRemote(host) if host and not place else None
+        self._place = place or (
+            Away(self._remote, run) if self._remote else Here(qemu, run, self.private)
+        )
         self._name = f"{PREFIX}{secrets.token_hex(6)}"
         self._monitor = Monitor(self._link, self._name, run.qmp_log)
         self._console_server: ConsoleServer | None = None
@@ -91,29 +80,26 @@ class LibvirtMachine(Launched):
         return self._monitor
 
     def start(self) -> None:
-        disk = self._make_disk()
-        self.ssh_port = tries.free_port()
-        agent_socket = self.private / "agent"
-        self._create(self._xml(agent_socket, disk))
+        laid = self._place.lay(self.spec, self._link)
+        self._create(self._xml(laid))
+        self.qemu = replace(laid.qemu, version=self._version())
         self._console_server = ConsoleServer(self._link, self._name, self.console.socket_path)
-        self._agent = Agent(_connected(agent_socket), self._look)
+        self._agent = Agent(self._place.agent(), self._look)
+        self.ssh_port = self._place.ssh_port()
         self._watch.restart()
         self._link.call(lambda c: c.lookupByName(self._name).resume(), "the guest's first step")
 
-    def _xml(self, agent_socket: Path, disk: Path) -> str:
-        wiring = DomainWiring(
-            agent_socket=agent_socket,
-            ssh_port=self.ssh_port,
-            console_log=self._run.console_log,
-            events=self._run.events,
-            disk=disk,
-        )
+    def _version(self) -> str:
+        found = self._monitor.execute("query-version")["qemu"]
+        return ".".join(str(found[part]) for part in ("major", "minor", "micro"))
+
+    def _xml(self, laid: Laid) -> str:
         return domain_xml(
-            self.spec,
+            laid.spec,
             name=self._name,
             owner=this_owner(self._run.path),
-            emulator=emulator_of(self._qemu, cache_dir() / "builds"),
-            wiring=wiring,
+            emulator=laid.emulator,
+            wiring=laid.wiring,
         )
 
     def _create(self, xml: str) -> None:
@@ -159,8 +145,16 @@ class LibvirtMachine(Launched):
             with contextlib.suppress(MachineError):
                 if self.alive():
                     destroy(self._link, self._name)
+            self.settle()
+
+    def settle(self) -> None:
+        if self._started:
+            self._place.settle()
 
     def _close_ends(self) -> None:
+        self._place.close()
+        if self._remote:
+            self._remote.close()
         if self._agent is not None:
             self._agent.close()
         if self._console_server is not None:
@@ -176,17 +170,3 @@ def destroy(link: Link, name: str) -> None:
     """
     graceful = library().VIR_DOMAIN_DESTROY_GRACEFUL
     link.call(lambda c: c.lookupByName(name).destroyFlags(graceful), "the end of the guest")
-
-
-def _connected(path: Path) -> socket.socket:
-    """Our end of the agent's port. Raises MachineError."""
-    end = socket.socket(socket.AF_UNIX)
-    try:
-        end.connect(str(path))
-    except OSError as error:
-        end.close()
-        raise MachineError(
-            f"the guest's QEMU offers no port for the agent: {error.strerror or error}",
-            hint="the user that libvirt runs QEMU as has to write to the temporary directory",
-        ) from error
-    return end

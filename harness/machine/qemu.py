@@ -19,6 +19,7 @@ from harness.machine import tries
 from harness.machine.arguments import Wiring, arguments
 from harness.machine.base import Ending, MachineSpec
 from harness.machine.launched import Launched
+from harness.machine.place import make_disk
 from harness.provision.qemu import Qemu
 from harness.rundir import RunDir
 
@@ -62,7 +63,7 @@ class QemuMachine(Launched):
         return self._child.pid if self._child else 0
 
     def start(self) -> None:
-        disk = self._make_disk()
+        disk = make_disk(self.private)
         self.ssh_port = tries.start(partial(self._start_once, disk), self._run.qemu_log)
 
     def _start_once(self, disk: Path, ssh_port: int, sandbox: bool) -> None:
@@ -78,7 +79,7 @@ class QemuMachine(Launched):
             disk=disk,
             sandbox=sandbox,
         )
-        argv = [*self._qemu.argv_prefix, *arguments(self.spec, wiring)]
+        argv = [*self.qemu.argv_prefix, *arguments(self.spec, wiring)]
         self._run.write_text(self._run.argv, proc.pasteable(argv) + "\n")
         self._agent = Agent(agent, self._look)
         # With our copies of QEMU's ends closed, its death ends every wait at once.
@@ -86,7 +87,7 @@ class QemuMachine(Launched):
             self._child = proc.spawn(
                 argv,
                 stdout=output,
-                env={**os.environ, **self._qemu.env},
+                env={**os.environ, **self.qemu.env},
                 pass_fds=[qmp_end.fileno(), agent_end.fileno()],
             )
         from harness.qmp import Qmp
@@ -131,6 +132,10 @@ class QemuMachine(Launched):
             how = f"was ended by signal {-code} ({name})"
         said = tries.last_words(self._run.qemu_log)
         return Ending(orderly=False, words=f"QEMU {how}" + (f": {said}" if said else ""))
+
+    def settle(self) -> None:
+        # QEMU writes to the run itself.
+        pass
 
     def stop(self) -> None:
         # Each in its turn, even when a second Ctrl-C comes in between.

@@ -12,7 +12,6 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 import pytest
@@ -22,26 +21,18 @@ from harness.console import expect
 from harness.errors import ExitCode
 from harness.judge import judge
 from harness.machine import domain
-from harness.machine.libvirt import emulator_of
 from harness.machine.libvirtlink import Link
+from harness.machine.place import emulator_of
 from harness.prepare import Request, prepare
 from harness.provision.cache import cache_dir
 from harness.provision.qemu import find_or_make
 from harness.session import Guest
-from harness.testing.libvirtd import Libvirtd, idle_domain, libvirtd, wait_for_socket
+from harness.testing.libvirtd import Libvirtd, idle_domain, wait_for_socket
 from harness.verdict import Outcome, Severity
 from harness.workload import WORKLOADS
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("libvirt")]
 MOST_S = 240.0
-
-
-@pytest.fixture(scope="module")
-def daemon(libvirt_python: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Libvirtd]:
-    visible = [Path(gettempdir()), cache_dir(), tmp_path_factory.getbasetemp()]
-    # A socket's path has to be short.
-    with TemporaryDirectory(prefix="tdh-") as home, libvirtd(Path(home), visible) as running:
-        yield running
 
 
 def tdharness(*words: str | Path) -> proc.Result:

@@ -17,8 +17,9 @@ from harness.machine.arguments import DomainWiring
 from harness.machine.base import MachineSpec
 from harness.machine.domain import Owner, domain_xml, owner_of, td_xml
 from harness.machine.leftovers import Fate, fate_of
-from harness.machine.libvirt import LibvirtMachine, emulator_of, this_owner
+from harness.machine.libvirt import LibvirtMachine, this_owner
 from harness.machine.libvirtlink import Link
+from harness.machine.place import emulator_of
 from harness.machine.tdx import DEBUG, SEPT_VE_DISABLE, Td, td_arguments
 from harness.proc import run
 from harness.provision.libvirt import domain_schema
@@ -159,8 +160,8 @@ def test_a_wrapper_starts_qemu_with_what_it_needs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "seed", "words"),
     [
-        ("qemu+ssh://root@lab/system", None, "a libvirt of this machine"),
-        ("xen:///system", None, "a libvirt of this machine"),
+        ("qemu+tcp://root@lab/system", None, "or one over ssh"),
+        ("xen:///system", None, "or one over ssh"),
         ("qemu:///system", 7, "needs the direct launcher"),
     ],
 )
