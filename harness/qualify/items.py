@@ -52,7 +52,8 @@ def real_guests(place: Path) -> RunGuest:
     """Guests in processes of their own, with their runs below `place`."""
 
     def guest(request: Request, workloads: Sequence[str]) -> tuple[RunDir, Verdict]:
-        run = in_child(request, workloads, place / "runs", _GUEST_TIMEOUT_S)
+        timeout_s = _GUEST_TIMEOUT_S * request.patience
+        run = in_child(request, workloads, place / "runs", timeout_s)
         return run, judge(run)
 
     return guest
@@ -97,7 +98,13 @@ class _Ran:
 
 
 def _guest(item: Item, on: Bench, workloads: Sequence[str]) -> _Ran:
-    request = Request(kernel=on.kernel, smp=item.vcpus, memory_mib=item.memory_mib)
+    request = Request(
+        kernel=on.kernel,
+        smp=item.vcpus,
+        memory_mib=item.memory_mib,
+        libvirt=on.host.libvirt,
+        patience=float(on.host.patience),
+    )
     start_s = time.monotonic()
     try:
         run, verdict = on.guest(request, workloads)

@@ -71,10 +71,10 @@ def qualify(order: Order, progress: Progress) -> Done:
     Raises ConfigError for a host that guests cannot be run on from here, HostError when it cannot
     be had. What the host does wrong is in the results.
     """
-    if not order.host.local:
+    if not order.host.local and not order.host.libvirt:
         raise ConfigError(
-            f"{order.host.name} is another machine, and guests are run on this one",
-            hint="start it there: ssh, then tdharness qualify local",
+            f"{order.host.name} is another machine, and has no libvirt to start guests by",
+            hint='libvirt = "qemu+ssh://root@HOST/system" in hosts.toml, or there: qualify local',
         )
     with writing(order.home):
         order.home.mkdir(parents=True, exist_ok=True)

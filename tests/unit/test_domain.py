@@ -12,9 +12,10 @@ from lxml import etree
 
 from harness import live
 from harness.errors import ConfigError, HostError
+from harness.hosts.ssh import host_of
 from harness.live import Process, start_time
 from harness.machine.arguments import DomainWiring
-from harness.machine.base import MachineSpec
+from harness.machine.base import MachineSpec, slowness
 from harness.machine.domain import Owner, domain_xml, owner_of, td_xml
 from harness.machine.leftovers import Fate, fate_of
 from harness.machine.libvirt import LibvirtMachine, this_owner
@@ -207,3 +208,27 @@ def test_qemu_takes_a_tds_words_as_far_as_it_goes_without_tdx() -> None:
         complaint = qemu_says([word.replace(said, wrong) for word in words], "tcg")
         assert "KVM required" not in complaint
         assert wrong in complaint
+
+
+def test_a_uri_names_the_host_that_files_go_to(tmp_path: Path) -> None:
+    host = host_of(f"qemu+ssh://lab@tdx1:2222/system?keyfile=/k%20ey&known_hosts={tmp_path}/pinned")
+    assert host
+    assert (host.address, host.port, host.user) == ("tdx1", 2222, "lab")
+    assert (host.key, host.known_hosts) == (Path("/k ey"), tmp_path / "pinned")
+    plain = host_of("qemu+ssh://tdx1/system")
+    assert plain
+    assert (plain.port, plain.key) == (22, None)
+    assert plain.known_hosts == Path.home() / ".ssh/known_hosts"
+    assert host_of("qemu:///system") is None
+    assert host_of("qemu+unix:///system?socket=/s") is None
+    with pytest.raises(ConfigError, match="is no URI"):
+        host_of("qemu+ssh://tdx1:no/system")
+
+
+def test_patience_scales_the_kernels_watchdogs() -> None:
+    slow = replace(SPEC, patience=30.0)
+    assert "watchdog_thresh" not in replace(SPEC, smp=1).cmdline
+    assert "watchdog_thresh=300" in replace(slow, smp=1).cmdline
+    assert slowness(replace(slow, smp=1)) == 30.0
+    with pytest.raises(ConfigError, match="a patience of 0"):
+        replace(SPEC, patience=0.0)

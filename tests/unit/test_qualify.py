@@ -220,7 +220,22 @@ def test_hosts_are_asked_for_what_they_have_room_for() -> None:
     assert len({item.id for item in items}) == len(items)
 
 
-def test_another_machine_is_refused(tmp_path: Path) -> None:
+def test_guests_of_another_machine_are_started_by_its_libvirt(tmp_path: Path) -> None:
+    asked: list[Request] = []
+
+    def guest(request: Request, _: Sequence[str]) -> Verdict:
+        asked.append(request)
+        return GOOD
+
+    uri = "qemu+ssh://root@tdx1/system"
+    host = Host(name="tdx1", address="tdx1", libvirt=uri, patience=7)
+    done = qualify(replace(order(tmp_path, guest), host=host), lambda _: None)
+    assert done.now.host == "tdx1"
+    assert {(request.libvirt, request.patience) for request in asked} == {(uri, 7.0)}
+    assert "--patience 7" in " ".join(asked[0].words())
+
+
+def test_another_machine_without_a_libvirt_is_refused(tmp_path: Path) -> None:
     asked = replace(order(tmp_path, lambda *_: GOOD), host=Host(name="tdx1", address="x"))
     with pytest.raises(ConfigError, match="tdx1 is another machine"):
         qualify(asked, lambda _: None)
