@@ -371,7 +371,7 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_qualify(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("host", metavar="HOST", help="local, the machine that guests run on")
+    parser.add_argument("host", metavar="HOST", help="a name of the file, or local")
     parser.add_argument(
         "--profile", choices=("quick", "full", "soak"), default="quick", help="default: quick"
     )

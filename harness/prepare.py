@@ -87,13 +87,10 @@ def prepare(
     `steps` are needed where the image depends on them: with a seed, and with a second kernel.
     """
     series = series_of(request.kernel)
-    # What the user got wrong is said before anything is fetched.
-    check_size(request.smp, request.memory_mib)
-    check_patience(request.patience)
-    injections, shown = _asked_of_stub(request)
     restarts = _restarts(steps)
-    if restarts and request.seed is not None:
-        raise ConfigError("a guest with a seed starts no second kernel: leave kexec or --seed out")
+    # What the user got wrong is said before anything is fetched.
+    _check(request, restarts)
+    injections, shown = _asked_of_stub(request)
     named = None if series else inspect_kernel(Path(request.kernel), td=request.td_mode == "stub")
     progress("checking the cache")
     given = setup(series or DEFAULT_SERIES, qemu_path=request.qemu)
@@ -128,6 +125,14 @@ def prepare(
         vmm=request.vmm,
         repeat=("run", *request.words()),
     )
+
+
+def _check(request: Request, restarts: bool) -> None:
+    """Raises ConfigError for a guest that cannot be started."""
+    check_size(request.smp, request.memory_mib)
+    check_patience(request.patience)
+    if restarts and request.seed is not None:
+        raise ConfigError("a guest with a seed starts no second kernel: leave kexec or --seed out")
 
 
 def _joined(*words: str) -> str:

@@ -39,3 +39,10 @@ def join(one: socket.socket, other: socket.socket) -> None:
     back.join()
     one.close()
     other.close()
+
+
+def cut(end: socket.socket) -> None:
+    """Close it for whoever waits for it in another thread, too; safe to call twice."""
+    with contextlib.suppress(OSError):
+        end.shutdown(socket.SHUT_RDWR)
+    end.close()

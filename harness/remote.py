@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A machine on which commands run: what every way to reach one has in common."""
 
-import os
 import shlex
 import socket
 from collections.abc import Sequence
@@ -71,11 +70,3 @@ class LocalRemote:
         code, out, err = proc.bounded(argv, timeout_s=timeout_s, stdin=stdin, most=max_bytes + 1)
         truncated = max(len(out), len(err)) > max_bytes
         return Answer(code, out[:max_bytes], err[:max_bytes], truncated)
-
-    def stream(self, argv: Sequence[str]) -> socket.socket:
-        """As StreamingRemote.stream()."""
-        ours, theirs = socket.socketpair()
-        # Ended by its input, and with us at the latest.
-        with theirs, os.fdopen(os.dup(theirs.fileno()), "r+b", 0) as end:
-            proc.spawn(argv, stdout=end, stdin=end)
-        return ours

@@ -307,7 +307,11 @@ class Guest:
         if self._injector:
             self._injector.close()
             self.facts["harness_errors"] += self._injector.failures
-        self.machine.stop()
+        try:
+            self.machine.stop()
+        except HarnessError as error:
+            # What the guest left did not come here, so the run cannot be judged.
+            self.note_harness_error(error)
         self._stopped = True
         self._write_host_log()
         self.facts["timings"]["end_unix_s"] = time.time()

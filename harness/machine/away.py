@@ -21,7 +21,7 @@ from harness.machine.base import DISK_BYTES, MachineSpec
 from harness.machine.libvirtlink import Link
 from harness.machine.place import Laid
 from harness.provision.qemu import Qemu
-from harness.pump import join, pump
+from harness.pump import cut, join, pump
 from harness.remote import Remote, StreamingRemote
 from harness.rundir import RunDir, writing
 from harness.text import printable
@@ -108,8 +108,8 @@ class Away:
     def agent(self) -> socket.socket:
         assert self._wiring
         end = self._remote.stream(_there("unix", str(self._wiring.agent_socket)))
-        for there_, here in self._evidence():
-            self._follow(there_, here)
+        for path, here in self._evidence():
+            self._follow(path, here)
         return end
 
     def _evidence(self) -> list[tuple[Path, Path]]:
@@ -120,10 +120,10 @@ class Away:
         events = [(wiring.events, run.events)] if self._stub else []
         return [*events, (wiring.console_log, run.console_log)]
 
-    def _follow(self, there_: Path, here: Path) -> None:
+    def _follow(self, path: Path, here: Path) -> None:
         with writing(here):
             file = here.open("wb", buffering=0)
-        end = self._remote.stream(_there("follow", str(there_)))
+        end = self._remote.stream(_there("follow", str(path)))
         self._followed.append(end)
         pump(end.recv, file.write, file.close)
 
@@ -163,12 +163,13 @@ class Away:
 
     def close(self) -> None:
         for end in self._followed:
-            end.close()
+            cut(end)
         self._followed.clear()
         if self._listener:
-            self._listener.close()
+            cut(self._listener)
             self._listener = None
         if self._home:
+            # Where the host cannot be reached any more it stays there.
             with contextlib.suppress(HarnessError):
                 self._ask(["rm", "-rf", str(self._home)])
             self._home = None

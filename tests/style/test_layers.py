@@ -37,7 +37,7 @@ LAYERS = (
     ("export",),
     # 2: one outside thing each
     ("proc", "rundir", "progress", "history"),
-    ("remote",),
+    ("pump", "remote"),
     ("sshchannel",),
     ("hostmce.ask", "hostmce.journal", "hostmce.console"),
     ("hostmce.watch",),
