@@ -78,7 +78,8 @@ def in_child(request: Request, workloads: Sequence[str], runs: Path, timeout_s: 
     """
     argv = [sys.executable, "-m", "harness.cli", "run", "--json", "--runs", str(runs)]
     argv += [word for name in workloads for word in ("--workload", name)]
-    result = proc.run([*argv, *request.words()], timeout_s=timeout_s, check=False)
+    words = [*argv, *request.words()]
+    result = proc.run(words, timeout_s=timeout_s, check=False, grace_s=proc.END_GRACE_S)
     try:
         return RunDir.open(Path(json.loads(result.stdout)["run"]))
     except (ValueError, KeyError, TypeError):

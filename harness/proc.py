@@ -23,7 +23,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
-_END_GRACE_S = 20.0
+# What a guest on another machine needs, which does not die with its harness.
+END_GRACE_S = 60.0
 _CHUNK_BYTES = 64 << 10
 _libc = ctypes.CDLL(None, use_errno=True)
 # So that an interruption of one thread can end what others wait for.
@@ -55,12 +56,14 @@ def run(
     log_path: Path | None = None,
     hint: str | None = None,
     stdin: Path | None = None,
+    grace_s: float = 0.0,
 ) -> Result:
     """Run a command to its end; it dies with the harness, SIGKILL of the harness included.
 
     Its input is the file `stdin`, or nothing. Raises HostError when it cannot start or overruns
-    `timeout_s` (its whole process group is killed), BuildError when it fails and `check` is set.
-    With `log_path` the output is also kept.
+    `timeout_s`, BuildError when it fails and `check` is set. Where it overruns or we are
+    interrupted, its whole process group is asked to end, and killed `grace_s` later. With
+    `log_path` the output is also kept.
     """
     words = tuple(os.fspath(word) for word in argv)
     log.debug("run: %s", pasteable(words))
@@ -75,6 +78,8 @@ def run(
             hint=hint,
         ) from error
     finally:
+        if grace_s:
+            _end((child,), grace_s)
         kill_group(child)
     result = Result(words, child.returncode, out, err)
     if log_path:
@@ -177,13 +182,19 @@ def awaited(child: "subprocess.Popen[str] | subprocess.Popen[bytes]") -> Iterato
         _running.discard(child)
 
 
-def end_children(grace_s: float = _END_GRACE_S) -> None:
+def end_children(grace_s: float = END_GRACE_S) -> None:
     """End every command that a thread waits for; politely at first."""
-    children = tuple(_running)
+    _end(tuple(_running), grace_s)
+
+
+def _end(
+    children: "Sequence[subprocess.Popen[str] | subprocess.Popen[bytes]]", grace_s: float
+) -> None:
     deadline = Deadline(grace_s)
     for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGTERM)
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGTERM)
     for child in children:
         with contextlib.suppress(subprocess.TimeoutExpired):
             child.wait(deadline.left_s())

@@ -5,7 +5,6 @@ import datetime
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from harness.hosts.preflight import Grade, fit, preflight
 from harness.job import in_child
 from harness.judge import judge
 from harness.known import KnownIssue, sort_out
+from harness.pipeline import pipelined
 from harness.prepare import Request
 from harness.qualify.profile import Item, Kind
 from harness.qualify.result import Result
@@ -167,9 +167,10 @@ def _preflight(item: Item, on: Bench) -> Result:
 
 
 def _boots(item: Item, on: Bench) -> Result:
-    with ThreadPoolExecutor(item.count, "guest") as pool:
-        ran = list(pool.map(lambda _: _guest(item, on, _CONVERSION), range(item.count)))
-    return _told(item, on, ran)
+    guests = range(item.count)
+    done = pipelined(guests, lambda _: _CONVERSION, lambda _, w: _guest(item, on, w), len(guests))
+    # That of a HarnessError too is a _Ran.
+    return _told(item, on, [ran for _, ran in done if isinstance(ran, _Ran)])
 
 
 def _suite(item: Item, on: Bench) -> Result:

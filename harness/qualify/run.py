@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from harness.errors import ConfigError, EvidenceError
+from harness.errors import ConfigError, EvidenceError, HarnessError
 from harness.hostmce import ask
 from harness.hostmce.collect import Collector
 from harness.hosts.config import Host
@@ -20,6 +20,7 @@ from harness.hosts.facts import Facts, facts_of
 from harness.hosts.labgrid import lease_of
 from harness.hosts.lease import leased
 from harness.known import KnownIssue
+from harness.machine import leftovers
 from harness.provision.cache import locked
 from harness.qualify.items import Bench, RunGuest, do, real_guests
 from harness.qualify.profile import PROFILES, items_of
@@ -106,13 +107,25 @@ def qualify(order: Order, progress: Progress) -> Done:
 
 @contextlib.contextmanager
 def _having(order: Order, progress: Progress) -> Iterator[None]:
-    """The host to oneself, and as it was: guests die with the harness, leases end by themselves,
-    and a trace buffer that a killed qualification left is taken away by the next."""
+    """The host to oneself, and as it was: leases end by themselves, and guests and a trace buffer
+    that a killed qualification left are taken away by the next."""
     with leased(lease_of(order.host, order.remote), order.wait_s, progress):
+        _clean(order.host, progress)
         try:
             yield
         finally:
+            _clean(order.host, progress)
             ask.end_trace(order.remote)
+
+
+def _clean(host: Host, progress: Progress) -> None:
+    """Remove guests of dead harnesses of this machine; those without libvirt died with them."""
+    try:
+        for found in leftovers.clean(host.libvirt) if host.libvirt else ():
+            progress(f"{found.name}: {found.fate.value}")
+    except HarnessError as error:
+        # What that means for the host, the items say.
+        progress(f"guests of dead harnesses could not be looked for: {error.message}")
 
 
 def _available_mib(facts: Facts) -> int:

@@ -8,6 +8,7 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -33,6 +34,19 @@ from harness.workload import WORKLOADS
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("libvirt")]
 MOST_S = 240.0
+# of this machine, with guests by libvirt, which no hosts.toml says of it
+QUALIFY = """
+import signal, sys
+from pathlib import Path
+from harness.hosts.config import Host
+from harness.qualify.run import Order, qualify
+from harness.remote import LocalRemote
+
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+host, runs = Host(name="local", libvirt=sys.argv[1]), Path(sys.argv[2])
+order = Order(host=host, remote=LocalRemote(), profile="quick", kernel="stock", runs=runs)
+qualify(order, print)
+"""
 
 
 def tdharness(*words: str | Path) -> proc.Result:
@@ -51,6 +65,14 @@ def domains(daemon: Libvirtd) -> list[str]:
     link = Link(daemon.uri)
     with contextlib.closing(link):
         return link.call(lambda c: [each.name() for each in c.listAllDomains()], "a list")
+
+
+def wait_for_a_domain(daemon: Libvirtd, child: "subprocess.Popen[bytes]") -> None:
+    end_s = time.monotonic() + 60.0
+    while not domains(daemon):
+        assert time.monotonic() < end_s
+        assert child.poll() is None
+        time.sleep(0.2)
 
 
 def test_the_verdict_is_the_direct_launchers(daemon: Libvirtd, tmp_path: Path) -> None:
@@ -142,11 +164,7 @@ def test_what_a_dead_harness_left_is_removed_and_nothing_else(
     argv = [sys.executable, "-m", "harness.cli", "run", "--runs", str(runs)]
     with (tmp_path / "output").open("wb") as output:
         child = proc.spawn([*argv, "--libvirt", daemon.uri], stdout=output)
-    end_s = time.monotonic() + 60.0
-    while not domains(daemon):
-        assert time.monotonic() < end_s
-        assert child.poll() is None
-        time.sleep(0.2)
+    wait_for_a_domain(daemon, child)
     child.kill()
     child.wait(10.0)
     (left,) = domains(daemon)
@@ -170,3 +188,20 @@ def test_what_a_dead_harness_left_is_removed_and_nothing_else(
     link = Link(daemon.uri)
     with contextlib.closing(link):
         link.call(lambda c: c.lookupByName(foreign).destroy(), "the end")
+
+
+def test_a_qualification_that_is_interrupted_leaves_no_guest(
+    daemon: Libvirtd, tmp_path: Path
+) -> None:
+    argv = [sys.executable, "-c", QUALIFY, daemon.uri, str(tmp_path / "runs")]
+    with (tmp_path / "output").open("wb") as output:
+        child = proc.spawn(argv, stdout=output)
+    wait_for_a_domain(daemon, child)
+    child.terminate()
+    assert child.wait(60.0), "it ended as if nothing had happened"
+    assert domains(daemon) == []
+    # Each was stopped in order, by its own harness.
+    runs = list(tmp_path.glob("runs/qualify/local/0001/runs/*/run.json"))
+    assert runs
+    for run in runs:
+        assert json.loads(run.read_text())["harness_errors"] == ["the harness was interrupted"]

@@ -56,6 +56,18 @@ def test_run_that_overruns_leaves_nothing(tmp_path: Path) -> None:
     assert all(wait_until_dead(int(pid)) for pid in pids.read_text().split())
 
 
+def test_a_command_is_asked_to_end_before_it_is_killed(tmp_path: Path) -> None:
+    pids, last = tmp_path / "pids", tmp_path / "last"
+    asked = f"trap 'echo words > {last}; exit' TERM; sleep 60 & echo $! > {pids}; wait"
+    with pytest.raises(HostError, match="was still running"):
+        proc.run(["sh", "-c", asked], timeout_s=0.5, grace_s=PROMPT_S)
+    assert last.read_text() == "words\n"
+    deaf = f"trap '' TERM; echo $$ > {pids}; while :; do sleep 1; done"
+    with pytest.raises(HostError, match="was still running"):
+        proc.run(["sh", "-c", deaf], timeout_s=0.5, grace_s=0.5)
+    assert wait_until_dead(int(pids.read_text()))
+
+
 def test_program_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="cannot start /nonexistent: No such file"):
         proc.run(["/nonexistent"], timeout_s=PROMPT_S)

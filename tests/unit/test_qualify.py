@@ -220,8 +220,19 @@ def test_hosts_are_asked_for_what_they_have_room_for() -> None:
     assert len({item.id for item in items}) == len(items)
 
 
-def test_guests_of_another_machine_are_started_by_its_libvirt(tmp_path: Path) -> None:
+def test_guests_of_another_machine_are_started_by_its_libvirt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[Request] = []
+    cleaned: list[tuple[str, int]] = []
+
+    def clean(uri: str) -> tuple[()]:
+        cleaned.append((uri, len(asked)))
+        if asked:
+            raise HostError("libvirtd has gone")
+        return ()
+
+    monkeypatch.setattr("harness.machine.leftovers.clean", clean)
 
     def guest(request: Request, _: Sequence[str]) -> Verdict:
         asked.append(request)
@@ -231,6 +242,8 @@ def test_guests_of_another_machine_are_started_by_its_libvirt(tmp_path: Path) ->
     host = Host(name="tdx1", address="tdx1", libvirt=uri, patience=7)
     done = qualify(replace(order(tmp_path, guest), host=host), lambda _: None)
     assert done.now.host == "tdx1"
+    # of what dead harnesses left, before and after; where that fails the results are kept
+    assert cleaned == [(uri, 0), (uri, len(asked))]
     assert {(request.libvirt, request.patience) for request in asked} == {(uri, 7.0)}
     assert "--patience 7" in " ".join(asked[0].words())
 
