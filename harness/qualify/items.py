@@ -22,6 +22,7 @@ from harness.pipeline import pipelined
 from harness.prepare import Request
 from harness.qualify.profile import Item, Kind
 from harness.qualify.result import Result
+from harness.report.words import plural
 from harness.rundir import RunDir
 from harness.verdict import Finding, Outcome, Severity, Verdict, worst
 from harness.workload import NORMAL
@@ -61,6 +62,8 @@ def real_guests(place: Path) -> RunGuest:
 
 def do(item: Item, on: Bench) -> Result:
     """One item, to its result; what the host or a guest does wrong is in it, and raises nothing."""
+    if item.left_out:
+        return _result(item, Outcome.SKIP, (item.left_out,))
     start_s = time.monotonic()
     try:
         result = _KINDS[item.kind](item, on)
@@ -120,7 +123,7 @@ def _told(item: Item, on: Bench, ran: Sequence[_Ran], more: Sequence[str] = ()) 
     outcome = worst(one.outcome for one in ran)
     conversions = sum(one.verdict.counts.get("conversions", 0) for one in ran if one.verdict)
     good = sum(one.outcome is Outcome.PASS for one in ran)
-    words = [f"{good} of {len(ran)} guests passed, {conversions:,} conversions judged"]
+    words = [f"{good} of {plural(len(ran), 'guest')} passed, {conversions:,} conversions judged"]
     for one in ran:
         words += [one.error] if one.error else []
         if one.verdict and one.outcome is not Outcome.PASS:

@@ -2,13 +2,14 @@
 """What a qualification asks of a host, as plain data: a list of items for each profile."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from types import MappingProxyType
 
 from harness.clean import SIZES
 from harness.hosts.config import Host
 from harness.pipeline import BESIDE_MIB
+from harness.report.words import plural
 
 
 class Kind(StrEnum):
@@ -24,14 +25,18 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Item:
-    """One requirement. Guests have `vcpus` and `memory_mib`; `count` of them, or `minutes` long."""
+    """One requirement. Guests have `vcpus` and `memory_mib`; `count` of them, or `minutes` long.
+
+    One that is `left_out` is not asked of the host, for that reason.
+    """
 
     kind: Kind
     requirement: str
-    vcpus: int = 2
-    memory_mib: int = 1024
+    vcpus: int = 0
+    memory_mib: int = 0
     count: int = 1
     minutes: float = 0.0
+    left_out: str = ""
 
     @property
     def id(self) -> str:
@@ -76,46 +81,61 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
 _GUEST_MIB = 512
 
 
+def _room_mib(host: Host, available_mib: int) -> int:
+    """What guests may take of a host's memory: what is free, or the limit of hosts.toml."""
+    return min(available_mib, host.memory_mib or available_mib)
+
+
 def guests_at_once(host: Host, available_mib: int, most: int) -> int:
     """How many guests a host is asked to run at once: its KeyIDs, its limits or its memory say."""
-    room = min(available_mib, host.memory_mib or available_mib) // (_GUEST_MIB + BESIDE_MIB)
+    room = _room_mib(host, available_mib) // (_GUEST_MIB + BESIDE_MIB)
     limits = [limit for limit in (host.guests, host.key_ids, most) if limit]
     return max(1, min([room, *limits]))
 
 
 def items_of(profile: Profile, host: Host, available_mib: int) -> list[Item]:
-    """All items in their order; sizes that the host has no memory for are left out."""
-    room = min(available_mib, host.memory_mib or available_mib)
-    sizes = [(vcpus, mib) for vcpus, mib in profile.sizes if mib + BESIDE_MIB <= room]
+    """All items in their order. Sizes that the host has no memory for are left out, but the first,
+    without which nothing would be asked of it; all but the suite have the second, if there is room.
+    """
+    room = _room_mib(host, available_mib)
+    sizes = [_suite(vcpus, mib, room) for vcpus, mib in profile.sizes]
+    sizes[0] = replace(sizes[0], left_out="")
+    usual = [item for item in sizes if not item.left_out][:2][-1]
     many = guests_at_once(host, available_mib, profile.guests)
     stress = f"convert for {profile.stress_minutes:g} minutes, no machine check or memory error"
     return [
         Item(kind=Kind.PREFLIGHT, requirement="has what it needs"),
         Item(
             kind=Kind.BOOTS,
-            requirement=f"boots {many} guests at once",
+            requirement=f"boots {plural(many, 'guest')} at once",
             vcpus=1,
             memory_mib=_GUEST_MIB,
             count=many,
         ),
-        *(
-            Item(
-                kind=Kind.SUITE,
-                requirement=f"all workloads, {vcpus} vCPUs, {mib} MiB",
-                vcpus=vcpus,
-                memory_mib=mib,
-            )
-            for vcpus, mib in sizes
-        ),
-        Item(kind=Kind.STRESS, requirement=stress, minutes=profile.stress_minutes),
-        Item(
+        *sizes,
+        replace(usual, kind=Kind.STRESS, requirement=stress, minutes=profile.stress_minutes),
+        replace(
+            usual,
             kind=Kind.KEXEC,
-            requirement=f"a second kernel in the guest, {profile.kexecs} times",
+            requirement=f"a second kernel in the guest, {plural(profile.kexecs, 'time')}",
             count=profile.kexecs,
         ),
-        Item(
+        replace(
+            usual,
             kind=Kind.REBOOTS,
-            requirement=f"{profile.reboots} boots after each other",
+            requirement=f"{plural(profile.reboots, 'boot')} after each other",
             count=profile.reboots,
         ),
     ]
+
+
+def _suite(vcpus: int, mib: int, room: int) -> Item:
+    needed = mib + BESIDE_MIB
+    why = f"needs {needed} MiB of memory, and guests may take {room}"
+    return Item(
+        kind=Kind.SUITE,
+        requirement=f"all workloads, {plural(vcpus, 'vCPU')}, {mib} MiB",
+        vcpus=vcpus,
+        memory_mib=mib,
+        left_out=why if needed > room else "",
+    )

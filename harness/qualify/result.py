@@ -107,11 +107,12 @@ def qualification_of(data: Any) -> Qualification:
 
 
 def change(now: Result, last: Result | None) -> str:
-    """A requirement against the last time: "better", "worse", "same", or "" for a new one.
+    """A requirement against the last time: "better", "worse", "same", or "" for what either
+    time was not asked.
 
     The outcome decides; where it is the same, a time that grew or shrank by a quarter.
     """
-    if last is None:
+    if last is None or Outcome.SKIP in (now.outcome, last.outcome):
         return ""
     if now.outcome is not last.outcome:
         return "worse" if worst((now.outcome, last.outcome)) is now.outcome else "better"

@@ -30,7 +30,9 @@ class Row:
 def headline(now: Qualification, before: Qualification | None) -> str:
     """One sentence."""
     good = sum(one.outcome is Outcome.PASS for one in now.results)
-    said = f"{good} of {len(now.results)} requirements met"
+    left_out = sum(one.outcome is Outcome.SKIP for one in now.results)
+    said = f"{good} of {len(now.results) - left_out} requirements met"
+    said += f", {left_out} left out" if left_out else ""
     said += "" if now.ended_s else ", and it goes on"
     if before is None:
         return said
@@ -88,7 +90,8 @@ def table(now: Qualification, before: Qualification | None) -> Table:
     for row in rows(now, before):
         one = row.result
         evidence = "\n".join(one.evidence[:3])
+        new = "" if one.outcome is Outcome.SKIP else "new"
         shown.add_row(
-            one.outcome.value, one.requirement, Text(evidence), row.time, row.change or "new"
+            one.outcome.value, one.requirement, Text(evidence), row.time, row.change or new
         )
     return shown

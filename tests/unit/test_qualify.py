@@ -216,8 +216,52 @@ def test_hosts_are_asked_for_what_they_have_room_for() -> None:
     assert guests_at_once(replace(LOCAL, guests=3, key_ids=5), 16 << 10, 4) == 3
     assert guests_at_once(LOCAL, 100, 0) == 1
     items = items_of(PROFILES["full"], replace(LOCAL, memory_mib=3000), 16 << 10)
-    assert [i.memory_mib for i in items if i.kind is Kind.SUITE] == [512, 1024, 2048]
+    suite = [i for i in items if i.kind is Kind.SUITE]
+    assert [i.memory_mib for i in suite if not i.left_out] == [512, 1024, 2048]
+    assert [i.left_out for i in suite if i.left_out] == [
+        "needs 6656 MiB of memory, and guests may take 3000"
+    ]
     assert len({item.id for item in items}) == len(items)
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "suite", "usual"),
+    [
+        (8192, ["suite-1x512", "suite-2x1024"], "2x1024"),
+        (1536, ["suite-1x512", "suite-2x1024"], "2x1024"),
+        (1535, ["suite-1x512"], "1x512"),
+        # too little for any guest: one is tried nevertheless, and tells so
+        (1, ["suite-1x512"], "1x512"),
+    ],
+)
+def test_no_item_takes_more_than_the_hosts_limit(
+    memory_mib: int, suite: list[str], usual: str
+) -> None:
+    host = replace(LOCAL, memory_mib=memory_mib)
+    ids = [i.id for i in items_of(PROFILES["quick"], host, 16 << 10) if not i.left_out]
+    assert ids == [
+        "preflight", "boots-1x512", *suite, f"stress-{usual}", f"kexec-{usual}", f"reboots-{usual}",
+    ]  # fmt: skip
+
+
+def test_what_is_left_out_is_told_and_counts_neither_way(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = qualified(tmp_path)
+    asked = order(tmp_path, lambda *_: GOOD)
+    done = qualify(replace(asked, host=replace(LOCAL, memory_mib=1024)), lambda _: None)
+    left_out = done.now.result("suite-2x1024")
+    assert left_out and left_out.outcome is Outcome.SKIP
+    assert left_out.evidence == ("needs 1536 MiB of memory, and guests may take 1024",)
+    assert done.now.outcome is Outcome.PASS
+    page = done.page.read_text()
+    assert "6 of 6 requirements met, 1 left out" in page and left_out.evidence[0] in page
+    before = first.now.result(left_out.id)
+    assert change(left_out, before) == "" and before and change(before, left_out) == ""
+    console().print(table(done.now, done.before))
+    shown = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("PASS  boots 1 guest at once ") for line in shown)
+    assert any(line.startswith("SKIP ") and not line.rstrip().endswith("new") for line in shown)
 
 
 def test_guests_of_another_machine_are_started_by_its_libvirt(
