@@ -36,10 +36,11 @@ def _add_guest_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--td-mode",
-        choices=("stub", "none"),
+        choices=("stub", "tdx", "none"),
         default="stub",
-        help="a TD under the stub, or the same machine as a plain VM; default: %(default)s",
+        help="a TD under the stub or on hardware, or a plain VM; default: %(default)s",
     )
+    group.add_argument("--firmware", type=Path, metavar="FILE", help="of a TD on hardware: TDVF")
     group.add_argument("--smp", type=int, default=2, metavar="N", help="vCPUs, 1 to 8; default: 2")
     group.add_argument(
         "--memory", type=int, default=1024, metavar="MIB", help="512 to 8192; default: 1024"

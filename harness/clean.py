@@ -167,7 +167,7 @@ def _cell(kernel: str, plan: Plan) -> Cell:
 
 def _boot(cell: Cell, plan: Plan, runs: Path) -> Boot:
     start_s = time.monotonic()
-    steps = steps_for(NORMAL, cpus=cell.smp, td=True)
+    steps = steps_for(NORMAL, cpus=cell.smp)
     run: RunDir = carry_out(plan, steps, runs, lambda _: None)
     verdict = judge(run)
     row = boot_of(cell, verdict, time.monotonic() - start_s, str(run.path))

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import consequences, kernellog, vmm
-from harness.conversions import TO_SHARED, Conversion, StepNames
+from harness.conversions import StepNames
+from harness.counts import counts_of, nothing
 from harness.errors import ConfigError, EvidenceError
-from harness.events import Counter, Event, Header, Kind, Stream, decode
+from harness.events import Event, Header, Kind, Stream, decode
 from harness.faults import Injection
 from harness.faults import parse as parse_injections
 from harness.hostmce import told as host_told
@@ -48,7 +49,7 @@ _CUT = "the event stream is cut short: it has no trailer"
 class Evidence:
     """Everything that a verdict is made from."""
 
-    # "stub" or "none"
+    # MachineSpec.td_mode
     td_mode: str
     # None without a readable stream
     stream: Stream | None = None
@@ -105,6 +106,7 @@ def judge_slice(
     symbols: Symbols | None = None,
     *,
     strict: bool = False,
+    td_mode: str = "stub",
 ) -> Verdict:
     """The verdict of one test: its part of the events and of the kernel log, and its own steps.
 
@@ -113,13 +115,13 @@ def judge_slice(
     parsed = [s if isinstance(s, Step) else parse_step(s) for s in steps]
     log = log_text.encode("utf-8", "replace") if isinstance(log_text, str) else log_text
     evidence = Evidence(
-        td_mode="stub",
+        td_mode=td_mode,
         stream=Stream(_NO_HEADER, tuple(events), True),
         log=log,
         steps=tuple(parsed),
         symbols=symbols or Symbols(),
     )
-    return _verdict(evidence, [], _nothing(events, parsed), strict)
+    return _verdict(evidence, [], nothing(td_mode, events, parsed), strict)
 
 
 def verdict_of(evidence: Evidence, strict: bool = False) -> Verdict:
@@ -130,14 +132,6 @@ def verdict_of(evidence: Evidence, strict: bool = False) -> Verdict:
     return _verdict(evidence, broken, _nothing_in_run(evidence), strict)
 
 
-def _nothing(events: Sequence[Event], steps: Sequence[Step]) -> str:
-    """Why there was nothing to judge; "" if there was."""
-    judged = any(event.kind in (Kind.CONVERT, Kind.ACCEPT) for event in events)
-    if judged or any(step.dma for step in steps):
-        return ""
-    return "no memory was converted or accepted, and no DMA compared: there is nothing to judge"
-
-
 def _nothing_in_run(evidence: Evidence) -> str:
     if not kernellog.has_kernel_lines(evidence.log):
         return "the console shows no line of a kernel"
@@ -145,7 +139,7 @@ def _nothing_in_run(evidence: Evidence) -> str:
         return ""
     if not kernellog.says(evidence.log, TD_ACTIVE):
         return f'the kernel never said "{TD_ACTIVE}": it did not run as a TD'
-    return _never_applied(evidence) or _nothing(evidence.events, evidence.steps)
+    return _never_applied(evidence) or nothing(evidence.td_mode, evidence.events, evidence.steps)
 
 
 def _never_applied(evidence: Evidence) -> str:
@@ -161,7 +155,7 @@ def _never_applied(evidence: Evidence) -> str:
     return f"never applied, for no conversion was picked: {', '.join(names)}" if names else ""
 
 
-def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) -> Verdict:
+def _verdict(evidence: Evidence, broken: list[str], empty: str, strict: bool) -> Verdict:
     events, steps = evidence.events, evidence.steps
     firmware = kernellog.firmware_ranges(evidence.log)
     context = context_of(events, evidence.symbols, steps, firmware)
@@ -181,23 +175,23 @@ def _verdict(evidence: Evidence, broken: list[str], nothing: str, strict: bool) 
         found = [_strictly(f) for f in found]
     kept, left_out = bounded(sorted(found, key=_order), MOST_PER_RULE)
     reasons = [*down_reasons(evidence.host), *broken, *missed]
-    counts = _counts(events, steps, list(context.conversions.values()))
+    counts = counts_of(evidence.td_mode, events, steps, list(context.conversions.values()))
     return Verdict(
-        outcome=_outcome(found, reasons, nothing),
+        outcome=_outcome(found, reasons, empty),
         findings=tuple(kept),
-        reason="; ".join(reasons or [nothing]),
+        reason="; ".join(reasons or [empty]),
         evidence=_evidence_words(evidence, found),
         counts={**counts, **left_out},
         misbehaved=vmm.told(evidence.misbehaviours, events),
     )
 
 
-def _outcome(found: Sequence[Finding], reasons: Sequence[str], nothing: str) -> Outcome:
+def _outcome(found: Sequence[Finding], reasons: Sequence[str], empty: str) -> Outcome:
     if any(f.severity is Severity.FAIL for f in found):
         return Outcome.FAIL
     if reasons:
         return Outcome.ERROR
-    return Outcome.EMPTY if nothing else Outcome.PASS
+    return Outcome.EMPTY if empty else Outcome.PASS
 
 
 def _log_findings(log: bytes, steps: Sequence[Step]) -> list[Finding]:
@@ -231,6 +225,8 @@ def _evidence_words(evidence: Evidence, found: Sequence[Finding]) -> tuple[str, 
     there = {
         "events": bool(evidence.events),
         "guest-kernel-log": kernellog.has_kernel_lines(evidence.log),
+        "conversions-told": evidence.td_mode == "tdx"
+        and any(step.conversions_told for step in evidence.steps),
         "dma-data": any(step.dma for step in evidence.steps),
         "host-mce": any(f.rule == "host-mce" for f in found),
         "guest-mce": any(f.rule == "guest-mce" for f in found),
@@ -238,38 +234,12 @@ def _evidence_words(evidence: Evidence, found: Sequence[Finding]) -> tuple[str, 
     return tuple(word for word, is_there in there.items() if is_there)
 
 
-def _counts(
-    events: Sequence[Event], steps: Sequence[Step], converted: Sequence[Conversion]
-) -> dict[str, int]:
-    counts = {
-        "conversions": len(converted),
-        "conversions_to_shared": sum(c.direction == TO_SHARED for c in converted),
-        "bytes_converted": sum(c.bytes for c in converted),
-        "lines_flushed": sum(c.flushed for c in converted),
-        "lines_flushed_again": sum(c.flushed_again for c in converted),
-        "lines_dirty": sum(c.dirty for c in converted if c.direction == TO_SHARED),
-        "accepts": sum(e.kind is Kind.ACCEPT and e.args[2] == 0 for e in events),
-        "faults_applied": len({e.args[0] for e in events if e.kind is Kind.FAULT}),
-        "pte_changes": sum(e.kind is Kind.PTE_CHANGE for e in events),
-        "steps": len(steps),
-        "steps_failed": sum(not step.ok for step in steps),
-        "steps_unended": sum(step.rc is None for step in steps),
-        "dma_transfers": sum(len(step.dma) for step in steps),
-        "dma_bytes": sum(dma.bytes for step in steps for dma in step.dma),
-    }
-    names = {counter.value: counter.name.lower() for counter in Counter}
-    for event in events:
-        if event.kind is Kind.COUNTER and event.args[0] in names:
-            counts[f"stub_{names[event.args[0]]}"] = event.args[1]
-    return counts
-
-
 def load(run: RunDir) -> Evidence:
     """Read a run's evidence; what is missing or broken becomes a sentence in `broken`."""
     broken: list[str] = []
     facts = _read_object(run.run_json, broken)
     td_mode = str(facts.get("td_mode", "stub"))
-    stream = _read_stream(run, broken) if td_mode != "none" else None
+    stream = _read_stream(run, broken) if td_mode == "stub" else None
     log = _read(run.console_log, broken) or b""
     steps = _read_steps(run, broken)
     errors = _sentences(facts.get("harness_errors"))

@@ -68,7 +68,7 @@ def stub_faults(lab: Laboratory) -> Iterator[Row]:
 
 def guest_faults(lab: Laboratory) -> Iterator[Row]:
     """What the guest's test module does wrong on purpose, in one guest."""
-    steps = steps_for(("faults",), cpus=lab.guest.smp, td=True)
+    steps = steps_for(("faults",), cpus=lab.guest.smp)
     evidence, verdict = lab.run(lab.guest, steps)
     yield from _step_rows("guest", steps, evidence)
     yield row_of_rest("guest", verdict)

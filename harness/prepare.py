@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From what a user asked for to a Plan: provision, build the plugin, the module and the image."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,15 +9,17 @@ from pathlib import Path
 from harness import faults, secondkernel, vmm
 from harness.errors import ConfigError
 from harness.image import build_initramfs
-from harness.kernel.base import Kernel, inspect_kernel
+from harness.kernel.base import Kernel, check_efi, inspect_kernel
 from harness.kernel.module import build_module
 from harness.machine.base import MachineSpec, check_patience, check_size
+from harness.machine.tdx import Td
 from harness.machine.tsc import host_tsc_khz
 from harness.plan import Plan
 from harness.provision.cache import cache_dir
 from harness.provision.kernels import DEFAULT_SERIES
 from harness.provision.setup import Provisioned, setup
 from harness.provision.tools import kexec_files
+from harness.remote import LocalRemote
 from harness.session import Progress
 from harness.stub.build import build_plugin
 from harness.symbols import read_kernel
@@ -43,6 +46,8 @@ class Request:
     vmm: str = ""
     # of a run that can be repeated; None: vCPUs run in parallel
     seed: int | None = None
+    # of a TD on hardware; None: what the machine has for TDs
+    firmware: Path | None = None
     # the URI of the libvirt that starts the guest; "": QEMU is our child
     libvirt: str = ""
     # how many times longer all may take (MachineSpec)
@@ -62,6 +67,8 @@ class Request:
             words += ["--vmm", self.vmm]
         if self.seed is not None:
             words += ["--seed", str(self.seed)]
+        if self.firmware:
+            words += ["--firmware", str(self.firmware)]
         if self.libvirt:
             words += ["--libvirt", self.libvirt]
         if self.patience != 1.0:
@@ -91,14 +98,13 @@ def prepare(
     # What the user got wrong is said before anything is fetched.
     _check(request, restarts)
     injections, shown = _asked_of_stub(request)
-    named = None if series else inspect_kernel(Path(request.kernel), td=request.td_mode == "stub")
+    named = None if series else _named(request)
+    td = _td(request) if request.td_mode == "tdx" else None
     progress("checking the cache")
     given = setup(series or DEFAULT_SERIES, qemu_path=request.qemu)
     kernel = named or Kernel.of_stock(given.kernel)
     progress("checking the plugin, the module and the image")
-    plugin = None
-    if request.td_mode == "stub":
-        plugin = build_plugin(given.buildroot, cache_dir=_builds())
+    is_stub = request.td_mode == "stub"
     module = _module(kernel, given, series)
     spec = MachineSpec(
         kernel=kernel.image,
@@ -106,12 +112,14 @@ def prepare(
         smp=request.smp,
         memory_mib=request.memory_mib,
         td_mode=request.td_mode,
-        plugin=plugin,
+        plugin=build_plugin(given.buildroot, cache_dir=_builds()) if is_stub else None,
+        td=td,
         track=request.track,
         fault=_fault_option(injections, kernel),
         vmm=vmm.plugin_option(shown),
         extra_cmdline=_joined(request.extra_cmdline, secondkernel.CMDLINE if restarts else ""),
-        tsc_khz=host_tsc_khz(),
+        # A TD on hardware is told by the TDX module.
+        tsc_khz=None if td else host_tsc_khz(),
         seed=request.seed,
         patience=request.patience,
     )
@@ -133,6 +141,30 @@ def _check(request: Request, restarts: bool) -> None:
     check_patience(request.patience)
     if restarts and request.seed is not None:
         raise ConfigError("a guest with a seed starts no second kernel: leave kexec or --seed out")
+    if request.td_mode == "tdx" and request.seed is not None:
+        raise ConfigError("a TD on hardware cannot be repeated: leave --seed out")
+    if request.firmware and request.td_mode != "tdx":
+        raise ConfigError("only a TD on hardware has a firmware of its own: --td-mode tdx")
+
+
+def _named(request: Request) -> Kernel:
+    """The kernel of an image. Raises ConfigError for one that cannot run in this mode."""
+    kernel = inspect_kernel(Path(request.kernel), td=request.td_mode != "none")
+    if request.td_mode == "tdx":
+        check_efi(kernel.image)
+    return kernel
+
+
+def _td(request: Request) -> Td:
+    """The TD as the machine that starts it has it. Raises HostError, ConfigError."""
+    from harness.hosts.ssh import SshRemote, host_of
+    from harness.machine.tdhost import td_of
+
+    host = host_of(request.libvirt)
+    if not host:
+        return td_of(LocalRemote(), request.firmware, _builds())
+    with contextlib.closing(SshRemote(host)) as remote:
+        return td_of(remote, request.firmware, _builds())
 
 
 def _joined(*words: str) -> str:

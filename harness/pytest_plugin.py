@@ -22,7 +22,9 @@ _GUEST_FIXTURE = "guest"
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the guest that the suites run on."""
     group = parser.getgroup("tdharness", "guest under test")
-    group.addoption("--td-mode", choices=("stub", "none"), default="stub", help="default: stub")
+    group.addoption(
+        "--td-mode", choices=("stub", "tdx", "none"), default="stub", help="default: stub"
+    )
     group.addoption(
         "--kernel", default="stock", help="a bzImage, stock or stock:7; default: stock (6.12)"
     )
@@ -52,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "plants(*rules): rules that the test breaks on purpose")
     config.addinivalue_line("markers", "nightly: takes minutes, and runs with --nightly only")
     config.addinivalue_line("markers", "needs_td: has no meaning in a plain VM")
+    config.addinivalue_line("markers", "needs_stub: only the stub sees what the test is about")
     config.addinivalue_line("markers", "min_cpus(n): needs so many vCPUs")
 
 
@@ -78,6 +81,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         td_mode=item.config.getoption("--td-mode"),
         smp=item.config.getoption("--smp"),
         needs_td=item.get_closest_marker("needs_td") is not None,
+        needs_stub=item.get_closest_marker("needs_stub") is not None,
         min_cpus=int(cpus.args[0]) if cpus else 1,
     )
     if not reason:

@@ -2,6 +2,7 @@
 """Workload steps as steps.jsonl holds them, one JSON object a line."""
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,8 @@ from harness.errors import EvidenceError
 from harness.text import printable
 
 MOST_STEPS = 10_000
+# as guest-images/module/convert.c reports them
+_CONVERSIONS = re.compile(r"^conversions=(\d{1,9})$", re.ASCII | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,8 @@ class Step:
     # last line of its output
     last_line: str = ""
     dma: tuple[Dma, ...] = ()
+    # by the guest's own word
+    conversions_told: int = 0
     # rules that it breaks on purpose
     expected_rules: tuple[str, ...] = ()
 
@@ -43,7 +48,8 @@ def parse_step(data: Mapping[str, Any]) -> Step:
     """A step out of its JSON object; raises EvidenceError when that has another form."""
     try:
         rc, mark = data.get("rc"), data.get("mark")
-        lines = str(data.get("output") or "").rstrip().splitlines()
+        output = str(data.get("output") or "")
+        lines = output.rstrip().splitlines()
         return Step(
             name=printable(str(data["name"]), 100),
             ok=bool(data.get("ok", rc == 0)),
@@ -51,6 +57,7 @@ def parse_step(data: Mapping[str, Any]) -> Step:
             mark=None if mark is None else int(mark),
             last_line=printable(lines[-1]) if lines else "",
             dma=tuple(_parse_dma(entry) for entry in data.get("dma") or ()),
+            conversions_told=sum(map(int, _CONVERSIONS.findall(output))),
             expected_rules=tuple(str(rule) for rule in data.get("expected_rules") or ()),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

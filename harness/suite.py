@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from harness.agent import AgentResult
 from harness.errors import EvidenceError, GuestError, HarnessError, HostError, MachineError
@@ -18,7 +19,6 @@ from harness.prepare import Request, prepare
 from harness.report import html, model, text
 from harness.session import Guest
 from harness.shell import Shell
-from harness.steps import parse_step
 from harness.symbols import Symbols
 from harness.verdict import Finding, Outcome, Severity, Verdict
 from harness.workload import Record, Step
@@ -26,8 +26,12 @@ from harness.workload import Record, Step
 COMMAND_TIMEOUT_S = 60.0
 
 
-def skip_reason(*, td_mode: str, smp: int, needs_td: bool, min_cpus: int) -> str:
+def skip_reason(
+    *, td_mode: str, smp: int, needs_td: bool = False, needs_stub: bool = False, min_cpus: int = 1
+) -> str:
     """Why a test has no meaning on this guest; "" when it has."""
+    if needs_stub and td_mode != "stub":
+        return f"mode {td_mode} has no stub, and nobody else sees this"
     if needs_td and td_mode == "none":
         return "mode none is a plain VM: it converts no memory, and there is no stub to record it"
     if smp < min_cpus:
@@ -51,16 +55,25 @@ class TestGuest:
     def __init__(self, guest: Guest) -> None:
         self.session = guest
         self.records: list[Record] = []
+        # of each command that sh() ran
+        self.outputs: list[str] = []
 
     def sh(self, command: str, timeout_s: float = COMMAND_TIMEOUT_S) -> AgentResult:
         """Run a line of shell in the guest. Raises GuestError."""
-        return self.session.sh(command, timeout_s)
+        result = self.session.sh(command, timeout_s)
+        self.outputs.append(result.output)
+        return result
 
     def step(self, step: Step) -> Record:
         """Run a workload step; its own check, and its marks, count for this test."""
         record = self.session.run_step(step)
         self.records.append(record)
         return record
+
+    def ran(self) -> list[dict[str, Any]]:
+        """Steps and commands, as steps.jsonl has them."""
+        commands = [{"name": "sh", "rc": 0, "output": output} for output in self.outputs]
+        return [record.to_json() for record in self.records] + commands
 
     def ssh(self) -> Shell:
         """A new ssh connection."""
@@ -101,7 +114,7 @@ class GuestPool:
         if self._guest is None:
             self._boot()
         assert self._view is not None
-        self._view.records = []
+        self._view.records, self._view.outputs = [], []
         return self._view
 
     def _boot(self) -> None:
@@ -173,8 +186,9 @@ class GuestPool:
                 f"{name}: {error.message}; the console's last lines:\n{last}", log=error.log
             ) from error
         self._pause(guest)
-        steps = [parse_step(record.to_json()) for record in view.records]
-        outcomes.verdict = judge_slice(part.events, part.log, steps, self._symbols)
+        outcomes.verdict = judge_slice(
+            part.events, part.log, view.ran(), self._symbols, td_mode=self._request.td_mode
+        )
         outcomes.complaint = complaint(outcomes.verdict, plants)
         if self._host and (whole := self.discard()):
             of_host = _surprising(_of_host(whole), plants)

@@ -89,8 +89,8 @@ def _steps(request: "Request", workloads: list[str] | None) -> "tuple[Step, ...]
         *misbehaviour_steps(vmm.parse(request.vmm)),
     )
     names = workloads or (() if own else NORMAL)
-    is_td, devices = request.td_mode == "stub", request.seed is None
-    return (*steps_for(names, cpus=request.smp, td=is_td, devices=devices), *own)
+    mode, devices = request.td_mode, request.seed is None
+    return (*steps_for(names, cpus=request.smp, td_mode=mode, devices=devices), *own)
 
 
 def _keep(guest: "Guest", progress: Progress) -> None:

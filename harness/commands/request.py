@@ -19,6 +19,7 @@ def request_of(arguments: argparse.Namespace) -> "Request":
     return Request(
         kernel=arguments.kernel,
         td_mode=arguments.td_mode,
+        firmware=arguments.firmware,
         smp=arguments.smp,
         memory_mib=arguments.memory,
         extra_cmdline=arguments.cmdline,

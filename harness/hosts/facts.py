@@ -14,16 +14,20 @@ _MOST_BYTES = 256 << 10
 # As Canonical's system-report.sh reads them to tell whether a machine is set up for TDX; the third
 # is IA32_MKTME_KEYID_PARTITIONING, with the number of private KeyIDs in its upper half.
 MSRS = {"tme": 0x982, "seamrr": 0x1401, "key_ids": 0x87, "refused": 0xA0}
+# Answered Y where KVM starts TDs, and with the descriptors of firmware for them (QEMU's
+# docs/interop/firmware.json).
+TDX_PARAMETER = ("cat", "/sys/module/kvm_intel/parameters/tdx")
+FIRMWARE = ("sh", "-c", "grep -ls intel-tdx /usr/share/qemu/firmware/*.json")
 _ASKED: dict[str, tuple[str, ...]] = {
     "cpuinfo": ("head", "-c", "4096", "/proc/cpuinfo"),
     "kernel": ("uname", "-r"),
-    "tdx_parameter": ("cat", "/sys/module/kvm_intel/parameters/tdx"),
+    "tdx_parameter": TDX_PARAMETER,
     "journal": ("journalctl", "-k", "-b", "--no-pager", "-o", "cat", "-g", "virt/tdx"),
     "dmesg": ("sh", "-c", "dmesg | grep virt/tdx | head -n 100"),
     "meminfo": ("cat", "/proc/meminfo"),
     "qemu": ("qemu-system-x86_64", "--version"),
     "libvirt": ("sh", "-c", "libvirtd --version || virtqemud --version"),
-    "firmware": ("sh", "-c", "grep -ls intel-tdx /usr/share/qemu/firmware/*.json"),
+    "firmware": FIRMWARE,
     "rasdaemon": ("systemctl", "is-active", "rasdaemon"),
     "ntp": ("timedatectl", "show", "--property=NTPSynchronized", "--value"),
     "clock": ("date", "+%s"),

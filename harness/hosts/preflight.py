@@ -172,7 +172,7 @@ def _firmware(host: Host, facts: Facts) -> Iterator[Line]:
         bool(found),
         found[0] if found else "none that says intel-tdx",
         "an OVMF that knows TDX",
-        f"install ovmf with its TDX build: {_ROLES}",
+        f"install it (Debian: ovmf-inteltdx): {_ROLES}",
     )
 
 

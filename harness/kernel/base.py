@@ -21,6 +21,8 @@ _VERSION_BASE = 0x200
 # Decompressor and EFI stub compare CPUID 0x21 with this, only with CONFIG_INTEL_TDX_GUEST=y; they
 # are the parts of an image that are not compressed.
 _TDX_MARK = b"IntelTDX"
+# of a PE file, which a bzImage is at the same time
+_EFI_MARK = b"MZ"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +103,17 @@ def inspect_kernel(
         modules=modules or _first_directory(_module_places(image, release), "kernel"),
         headers=headers or _first_directory(_header_places(image, release), "include/generated"),
     )
+
+
+def check_efi(image: Path) -> None:
+    """Raises ConfigError for a kernel that a TD's firmware cannot start: it knows EFI programs."""
+    with image.open("rb") as file:
+        found = file.read(len(_EFI_MARK))
+    if found != _EFI_MARK:
+        raise ConfigError(
+            f"{image} has no EFI stub, and the firmware of a TD on hardware starts nothing else",
+            hint="build it with CONFIG_EFI_STUB=y",
+        )
 
 
 def _check_td(content: bytes, release: str, image: Path) -> None:

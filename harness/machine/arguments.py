@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.machine.base import MachineSpec
+from harness.machine.tdx import Td, td_arguments
 
 MIB = 1 << 20
 LOW_MEMORY = 2048 * MIB
@@ -80,10 +81,7 @@ def arguments(spec: MachineSpec, wiring: Wiring) -> list[str]:
     the control registers that an SMI changes.
     """
     console = quoted(wiring.console_socket), quoted(wiring.console_log)
-    bare = "" if spec.seed is None else _NO_BARS
-    words = ["-machine", f"q35,max-ram-below-4g={LOW_MEMORY},smm=off{bare}"]
-    words += _clock(spec)
-    words += ["-cpu", CPU]
+    words = _td(spec.td) if spec.td else _emulated(spec)
     words += ["-m", str(spec.memory_mib), "-smp", str(spec.smp)]
     words += ["-no-reboot", "-display", "none", "-nodefaults", "-no-user-config"]
     words += ["-kernel", str(spec.kernel), "-initrd", str(spec.initrd), "-append", spec.cmdline]
@@ -108,12 +106,23 @@ def arguments(spec: MachineSpec, wiring: Wiring) -> list[str]:
 
 def domain_arguments(spec: MachineSpec, wiring: DomainWiring) -> list[str]:
     """What a libvirt domain (harness.machine.domain) needs besides; pure."""
-    words = ["-machine", f"max-ram-below-4g={LOW_MEMORY}", "-cpu", CPU]
+    words = [] if spec.td else ["-machine", f"max-ram-below-4g={LOW_MEMORY}", "-cpu", CPU]
     agent = f"socket,id=agent,path={quoted(wiring.agent_socket)},server=on,wait=off"
     words += _devices(agent, wiring.ssh_port, wiring.disk)
     if spec.td_mode == "stub":
         words += ["-plugin", plugin_argument(spec, wiring.events)]
     return words
+
+
+def _td(td: Td) -> list[str]:
+    """The machine of a TD on hardware; the firmware's memory map is its own affair."""
+    return ["-machine", "q35,smm=off", "-accel", "kvm", "-cpu", "host", *td_arguments(td)]
+
+
+def _emulated(spec: MachineSpec) -> list[str]:
+    bare = "" if spec.seed is None else _NO_BARS
+    words = ["-machine", f"q35,max-ram-below-4g={LOW_MEMORY},smm=off{bare}"]
+    return [*words, *_clock(spec), "-cpu", CPU]
 
 
 def _clock(spec: MachineSpec) -> list[str]:

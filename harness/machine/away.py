@@ -75,6 +75,7 @@ class Away:
             kernel=self._push(spec.kernel),
             initrd=self._push(spec.initrd),
             plugin=self._push(spec.plugin) if spec.plugin else None,
+            td=replace(spec.td, firmware=self._push(spec.td.firmware)) if spec.td else None,
         )
         self._hand_over(link)
         path = self._emulator or Path(link.call(_emulator, "a look at the host's QEMU"))

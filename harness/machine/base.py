@@ -9,9 +9,10 @@ from typing import Any, Protocol
 from harness.agent import Agent
 from harness.console import Console
 from harness.errors import ConfigError
+from harness.machine.tdx import Td
 from harness.provision.qemu import Qemu
 
-TD_MODES = ("stub", "none")
+TD_MODES = ("stub", "tdx", "none")
 MOST_VCPUS = 8
 MOST_PATIENCE = 1000
 # With a seed: virtual time is in nanoseconds, and so is the time stamp counter.
@@ -34,9 +35,11 @@ class MachineSpec:
     initrd: Path
     smp: int = 2
     memory_mib: int = 1024
-    # "stub": a TD under the plugin; "none": the same machine as a plain VM
+    # "stub": a TD under the plugin; "tdx": one on hardware; "none": the same machine as a plain VM
     td_mode: str = "stub"
     plugin: Path | None = None
+    # what a TD on hardware is measured by
+    td: Td | None = None
     # off: emulate the TDX module only, to measure what the tracking costs
     track: bool = True
     extra_cmdline: str = ""
@@ -62,6 +65,8 @@ class MachineSpec:
         check_patience(self.patience)
         if self.td_mode == "stub" and self.plugin is None:
             raise ConfigError("the stub needs its plugin")
+        if (self.td_mode == "tdx") != (self.td is not None):
+            raise ConfigError("a TD on hardware, and no other guest, has a firmware of its own")
         if self.seed is not None and not 0 <= self.seed < 1 << 64:
             raise ConfigError(f"{self.seed} is no seed: from 0 to 2^64 - 1 can be given")
 

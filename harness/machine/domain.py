@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A guest as libvirt's domain XML; pure.
 
-A domain of mode stub or none has libvirt's monitor and lifecycle, and the direct launcher's devices
-and plugin (harness.machine.arguments). A TD on hardware is libvirt's own <launchSecurity>.
+A domain has libvirt's monitor and lifecycle, and the direct launcher's devices and plugin
+(harness.machine.arguments). A TD on hardware is libvirt's own <launchSecurity>.
 """
 
 import xml.etree.ElementTree as ET
@@ -33,13 +33,16 @@ class Owner:
 def domain_xml(
     spec: MachineSpec, *, name: str, owner: Owner, emulator: Path, wiring: DomainWiring
 ) -> str:
-    """A domain for the stub, or for a plain VM."""
-    domain = _domain("qemu", name, owner, spec)
-    _boot(domain, spec)
+    """A domain; the versions that one of a TD on hardware needs: harness.hosts.preflight."""
+    domain = _domain("kvm" if spec.td else "qemu", name, owner, spec)
+    system = _boot(domain, spec)
     features = _add(domain, "features")
     _add(features, "acpi")
     _add(features, "apic")
-    _add(features, "smm", state="off")
+    if spec.td:
+        _measured(domain, system, features, spec.td)
+    else:
+        _add(features, "smm", state="off")
     _ends(domain)
     devices = _devices(domain, emulator)
     # For libvirt's own console stream; QEMU keeps the log, whoever listens.
@@ -54,13 +57,8 @@ def domain_xml(
     return ET.tostring(domain, encoding="unicode")
 
 
-def td_xml(spec: MachineSpec, td: Td, *, name: str, owner: Owner, emulator: Path) -> str:
-    """A TD on hardware: KVM, private memory, TDVF as a ROM, the interrupt controller in QEMU.
-
-    Its console is a pty, for a libvirt stream. The versions that it needs: harness.hosts.preflight.
-    """
-    domain = _domain("kvm", name, owner, spec)
-    system = _boot(domain, spec)
+def _measured(domain: ET.Element, system: ET.Element, features: ET.Element, td: Td) -> None:
+    """A TD on hardware: private memory, TDVF as a ROM, the interrupt controller in QEMU."""
     loader = ET.Element("loader", {"type": "rom", "readonly": "yes"})
     loader.text = str(td.firmware)
     system.insert(1, loader)
@@ -68,15 +66,9 @@ def td_xml(spec: MachineSpec, td: Td, *, name: str, owner: Owner, emulator: Path
     _add(backing, "source", type="anonymous")
     _add(backing, "access", mode="private")
     domain.insert(list(domain).index(system), backing)
-    features = _add(domain, "features")
-    _add(features, "acpi")
-    _add(features, "apic")
     _add(features, "ioapic", driver="qemu")
     _add(domain, "cpu", mode="host-passthrough")
-    _ends(domain)
-    devices = _devices(domain, emulator)
-    _add(_add(devices, "serial", type="pty"), "target", port="0")
-    _add(devices, "memballoon", model="none")
+    _add(_add(domain, "clock", offset="utc"), "timer", name="hpet", present="no")
     security = _add(domain, "launchSecurity", type="tdx")
     _text(security, "policy", f"{td.attributes:#x}")
     for tag, value in (
@@ -88,7 +80,6 @@ def td_xml(spec: MachineSpec, td: Td, *, name: str, owner: Owner, emulator: Path
             _text(security, tag, value)
     if td.quote_socket:
         _add(security, "quoteGenerationService", path=str(td.quote_socket))
-    return ET.tostring(domain, encoding="unicode")
 
 
 def owner_element(owner: Owner) -> ET.Element:

@@ -64,6 +64,6 @@ def td_arguments(td: Td) -> list[str]:
         facts["quote-generation-socket"] = {"type": "unix", "path": str(td.quote_socket)}
     return [
         *("-object", json.dumps(facts)),
-        *("-machine", "kernel-irqchip=split,confidential-guest-support=td"),
+        *("-machine", "kernel-irqchip=split,confidential-guest-support=td,hpet=off"),
         *("-bios", str(td.firmware)),
     ]

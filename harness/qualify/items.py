@@ -103,6 +103,7 @@ class _Ran:
 def _guest(item: Item, on: Bench, workloads: Sequence[str]) -> _Ran:
     request = Request(
         kernel=on.kernel,
+        td_mode=on.host.mode,
         smp=item.vcpus,
         memory_mib=item.memory_mib,
         libvirt=on.host.libvirt,
@@ -121,7 +122,9 @@ def _guest(item: Item, on: Bench, workloads: Sequence[str]) -> _Ran:
 def _told(item: Item, on: Bench, ran: Sequence[_Ran], more: Sequence[str] = ()) -> Result:
     """The result of guests: the worst of them, the first few reasons, and figures over all."""
     outcome = worst(one.outcome for one in ran)
-    conversions = sum(one.verdict.counts.get("conversions", 0) for one in ran if one.verdict)
+    counts = [one.verdict.counts for one in ran if one.verdict]
+    # On hardware there is the guest's word only.
+    conversions = sum(c.get("conversions", 0) + c.get("conversions_told", 0) for c in counts)
     good = sum(one.outcome is Outcome.PASS for one in ran)
     words = [f"{good} of {plural(len(ran), 'guest')} passed, {conversions:,} conversions judged"]
     for one in ran:

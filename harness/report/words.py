@@ -28,6 +28,7 @@ _ADDRESSES = frozenset(
 # Names of judge's counts, and what people call them.
 _MAIN_COUNTS = {
     "conversions": "conversions",
+    "conversions_told": "conversions by the guest's word",
     "bytes_converted": "converted",
     "lines_flushed": "lines flushed",
     "lines_dirty": "lines left dirty",
@@ -103,8 +104,10 @@ def headline(verdict: Verdict) -> str:
         return f"{plural(len(broken), 'finding')}: {rules_of(broken)}"
     if verdict.reason:
         return verdict.reason
-    if verdict.outcome is Outcome.PASS:
+    if verdict.outcome is Outcome.PASS and "events" in verdict.evidence:
         return "No rule was broken."
+    if verdict.outcome is Outcome.PASS:
+        return "Nothing was reported; without the stub's events no flush was judged."
     return "No reason was given."
 
 

@@ -25,6 +25,8 @@ class Step:
     min_cpus: int = 1
     # has no meaning, or would crash, in a plain VM
     needs_td: bool = False
+    # breaks a rule that only the stub sees broken
+    needs_stub: bool = False
     # uses a PCI device: a guest with a seed has none
     needs_device: bool = False
     # another kernel runs in the guest once the command has ended
@@ -38,7 +40,7 @@ def _fault(
     *rules: str,
     must_fail: bool = False,
     cpus: int = 1,
-    td: bool = True,
+    stub: bool = True,
     device: bool = False,
 ) -> Step:
     return Step(
@@ -47,7 +49,7 @@ def _fault(
         expected_rules=rules,
         must_fail=must_fail,
         min_cpus=cpus,
-        needs_td=td,
+        needs_stub=stub,
         needs_device=device,
     )
 
@@ -109,10 +111,10 @@ FAULTS = (
     _fault("accept-shared", "accept-shared"),
     _fault("bad-tdcall", "tdcall-contract"),
     _fault("redundant-flush", "redundant-flush"),
-    _fault("dma-mismatch", "dma-data", must_fail=True, td=False, device=True),
-    _fault("warn", "kernel-log", td=False),
+    _fault("dma-mismatch", "dma-data", must_fail=True, stub=False, device=True),
+    _fault("warn", "kernel-log", stub=False),
     # last: an oops taints what comes after it
-    _fault("oops", "kernel-log", td=False),
+    _fault("oops", "kernel-log", stub=False),
 )
 
 # What a guest does unless it is asked for something else.
@@ -131,7 +133,7 @@ def injected_steps(injections: Iterable[faults.Injection], *, cpus: int) -> tupl
             expected_rules=one.fault.rules,
             must_fail=one.fault.must_fail,
             min_cpus=one.fault.min_cpus,
-            needs_td=True,
+            needs_stub=True,
             mark=one.mark,
         )
         for one in injections
@@ -147,7 +149,7 @@ def misbehaviour_steps(shown: Iterable[vmm.Misbehaviour]) -> tuple[Step, ...]:
             command=one.behaviour.command,
             expected_rules=one.behaviour.rules,
             must_fail=one.behaviour.fails,
-            needs_td=True,
+            needs_stub=True,
             mark=one.mark,
         )
         for one in shown
@@ -156,9 +158,9 @@ def misbehaviour_steps(shown: Iterable[vmm.Misbehaviour]) -> tuple[Step, ...]:
 
 
 def steps_for(
-    names: Iterable[str], *, cpus: int, td: bool, devices: bool = True
+    names: Iterable[str], *, cpus: int, td_mode: str = "stub", devices: bool = True
 ) -> tuple[Step, ...]:
-    """The steps of these workloads that a guest of this kind can run.
+    """The steps of these workloads that a guest of this kind (MachineSpec.td_mode) can run.
 
     Raises ConfigError for a name that is no workload.
     """
@@ -173,6 +175,7 @@ def steps_for(
         step
         for step in steps
         if step.min_cpus <= cpus
-        and (td or not step.needs_td)
+        and (td_mode != "none" or not step.needs_td)
+        and (td_mode == "stub" or not step.needs_stub)
         and (devices or not step.needs_device)
     )

@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.needs_td]
 SWIOTLB_BYTES = 64 << 20
 
 
+@pytest.mark.needs_stub
 @pytest.mark.plants()
 def test_the_boot_converted_the_bounce_buffers(guest: TestGuest) -> None:
     evidence = load(RunDir(guest.session.run.path))
@@ -33,6 +34,7 @@ def test_the_boot_converted_the_bounce_buffers(guest: TestGuest) -> None:
     assert "mem_encrypt_init" in pool[0].caller
 
 
+@pytest.mark.needs_stub
 def test_every_conversion_has_a_caller(guest: TestGuest) -> None:
     evidence = load(RunDir(guest.session.run.path))
     found = conversions(evidence.events, evidence.symbols)
@@ -67,6 +69,7 @@ def test_qmp_answers(guest: TestGuest) -> None:
     assert guest.sh("tdh convert size=4K").rc == 0
 
 
+@pytest.mark.needs_stub
 def test_the_stream_grows_without_a_trailer(guest: TestGuest) -> None:
     stream = decode(guest.session.run.events.read_bytes())
     assert not stream.complete

@@ -17,7 +17,7 @@ def _faults() -> list[object]:
             marks=[
                 pytest.mark.plants(*step.expected_rules),
                 pytest.mark.min_cpus(step.min_cpus),
-                *([pytest.mark.needs_td] if step.needs_td else []),
+                *([pytest.mark.needs_stub] if step.needs_stub else []),
             ],
         )
         for step in WORKLOADS["faults"]

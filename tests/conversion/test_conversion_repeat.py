@@ -13,7 +13,7 @@ from harness.verdict import Finding, Outcome
 from harness.workload import steps_for
 
 pytestmark = [pytest.mark.integration, pytest.mark.nightly]
-FAULTS = steps_for(["faults"], cpus=2, td=True, devices=False)
+FAULTS = steps_for(["faults"], cpus=2, devices=False)
 
 
 def findings(runs: Path, seed: int | None) -> tuple[Finding, ...]:

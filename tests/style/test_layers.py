@@ -31,7 +31,7 @@ LAYERS = (
     ("series.bisect",),
     ("symbols",),
     ("conversions",),
-    ("rules", "planted", "faults", "mutants", "consequences"),
+    ("rules", "planted", "faults", "mutants", "consequences", "counts"),
     ("score", "history.records", "hostmce", "qualify.result"),
     ("history.trend",),
     ("export",),

@@ -16,7 +16,7 @@ from harness.hosts.ssh import host_of
 from harness.live import Process, start_time
 from harness.machine.arguments import DomainWiring
 from harness.machine.base import MachineSpec, slowness
-from harness.machine.domain import Owner, domain_xml, owner_of, td_xml
+from harness.machine.domain import Owner, domain_xml, owner_of
 from harness.machine.leftovers import Fate, fate_of
 from harness.machine.libvirt import LibvirtMachine, this_owner
 from harness.machine.libvirtlink import Link
@@ -56,7 +56,7 @@ def stub_xml(spec: MachineSpec = SPEC) -> str:
 
 
 def xml_of_td(td: Td = TD) -> str:
-    return td_xml(SPEC, td, name="tdharness-1", owner=OWNER, emulator=QEMU)
+    return stub_xml(replace(SPEC, td_mode="tdx", plugin=None, td=td))
 
 
 @pytest.fixture(scope="module")

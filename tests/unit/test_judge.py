@@ -205,6 +205,23 @@ def test_without_a_td_no_events_are_expected(tmp_path: Path) -> None:
     assert judge(saved.run).outcome is Outcome.EMPTY
 
 
+def test_a_td_on_hardware_is_judged_by_its_guest_and_its_log(tmp_path: Path) -> None:
+    saved = Saved(tmp_path, log=TD_LOG)
+    saved.run.events.unlink()
+    saved.facts({"td_mode": "tdx", "planned_stop": True})
+    assert judge(saved.run).outcome is Outcome.EMPTY
+    saved.step(name="convert", ok=True, rc=0, output="bytes=4096\nconversions=6\nconversions=4\n")
+    verdict = judge(saved.run)
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.counts["conversions_told"] == 10 and not verdict.counts["conversions"]
+    assert {"conversions-told", "guest-kernel-log"} <= set(verdict.evidence)
+    saved.run.console_log.write_bytes(BOOT)
+    assert judge(saved.run).outcome is Outcome.EMPTY
+    assert "did not run as a TD" in judge(saved.run).reason
+    saved.run.console_log.write_bytes(TD_LOG + WARN)
+    assert judge(saved.run).outcome is Outcome.FAIL
+
+
 def test_dma_mismatch_and_failed_step(tmp_path: Path) -> None:
     saved = Saved(tmp_path)
     dma = {"device": "edu", "direction": "to-device", "bytes": 64, "mismatches": 2}

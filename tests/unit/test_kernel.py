@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from harness.errors import BuildError, ConfigError
-from harness.kernel.base import Kernel, inspect_kernel
+from harness.kernel.base import Kernel, check_efi, inspect_kernel
 from harness.kernel.module import SOURCES, build_module, first_complaint
 from harness.proc import Result
 from harness.provision.buildroot import BuildRoot
@@ -93,6 +93,12 @@ def test_what_cannot_be_the_kernel_of_a_td(tmp_path: Path, data: bytes, words: s
 def test_a_plain_vm_takes_any_kernel(tmp_path: Path) -> None:
     image = write(tmp_path / "vmlinuz", bzimage("5.19.0", td=False))
     assert inspect_kernel(image, td=False).release == "5.19.0"
+
+
+def test_the_firmware_of_a_td_starts_efi_programs_only(tmp_path: Path) -> None:
+    check_efi(write(tmp_path / "good", b"MZ" + bzimage()[2:]))
+    with pytest.raises(ConfigError, match="CONFIG_EFI_STUB=y"):
+        check_efi(write(tmp_path / "bad", bzimage()))
 
 
 def test_a_kernel_that_is_not_there(tmp_path: Path) -> None:

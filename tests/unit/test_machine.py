@@ -20,11 +20,13 @@ from harness.machine import private, tries, tsc, watchdog
 from harness.machine.arguments import MIB, Wiring, arguments, plugin_argument
 from harness.machine.base import MachineSpec, slowness
 from harness.machine.qemu import Patience, QemuMachine
+from harness.machine.tdx import Td
 from harness.provision.qemu import Qemu
 from harness.rundir import RunDir
 from harness.testing.fake_qemu import option
 from harness.testing.guests import fake_plan
 
+TD = Td(firmware=Path("/fw/tdvf.fd"))
 SPEC = MachineSpec(kernel=Path("/k/bzImage"), initrd=Path("/k/initrd"), plugin=Path("/p/stub.so"))
 WIRING = Wiring(
     qmp_fd=5,
@@ -126,7 +128,9 @@ def test_commas_in_paths() -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"td_mode": "tdx"}, "no TD mode 'tdx'"),
+        ({"td_mode": "sev"}, "no TD mode 'sev'"),
+        ({"td_mode": "tdx"}, "has a firmware of its own"),
+        ({"td": TD}, "has a firmware of its own"),
         ({"smp": 0}, "0 vCPUs"),
         ({"smp": 9}, "9 vCPUs"),
         ({"memory_mib": 511}, "511 MiB"),

@@ -227,6 +227,10 @@ MODES = """
 def test_conversion(guest):
     guest.sh(CONVERT)
 
+@pytest.mark.needs_stub
+def test_the_stub(guest):
+    guest.sh(CONVERT)
+
 @pytest.mark.min_cpus(4)
 @pytest.mark.plants()
 def test_many_cpus(guest):
@@ -240,19 +244,26 @@ def test_anything(guest):
 
 def test_a_plain_vm_skips_conversions_with_the_reason(suite_of: Suite) -> None:
     result = suite_of(MODES, "--td-mode=none", "--smp=4", "-rs")
-    result.assert_outcomes(passed=2, skipped=1)
+    result.assert_outcomes(passed=2, skipped=2)
     result.stdout.fnmatch_lines(["SKIPPED*mode none is a plain VM: it converts no memory*"])
+    result.stdout.fnmatch_lines(["SKIPPED*mode none has no stub*"])
+
+
+def test_on_hardware_what_only_the_stub_sees_is_left_out(suite_of: Suite) -> None:
+    result = suite_of(MODES, "--td-mode=tdx", "--smp=4", "-rs")
+    result.stdout.fnmatch_lines(["SKIPPED*mode tdx has no stub, and nobody else sees this"])
+    assert result.parseoutcomes()["skipped"] == 1
 
 
 def test_too_few_cpus_skip_with_the_reason(suite_of: Suite) -> None:
     result = suite_of(MODES, "-rs")
-    result.assert_outcomes(passed=2, skipped=1)
+    result.assert_outcomes(passed=3, skipped=1)
     result.stdout.fnmatch_lines(["SKIPPED*needs 4 vCPUs, the guest has 2: use --smp 4"])
 
 
 def test_a_skip_is_a_failure_where_the_stub_is_required(suite_of: Suite) -> None:
     result = suite_of(MODES, "--td-mode=none", "--smp=4", "--tdharness-require=stub")
-    result.assert_outcomes(passed=2, errors=1)
+    result.assert_outcomes(passed=2, errors=2)
     assert result.ret == pytest.ExitCode.TESTS_FAILED
     result.stdout.fnmatch_lines(["*must not be skipped: mode none is a plain VM*"])
 

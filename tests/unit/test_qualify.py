@@ -286,10 +286,24 @@ def test_guests_of_another_machine_are_started_by_its_libvirt(
     host = Host(name="tdx1", address="tdx1", libvirt=uri, patience=7)
     done = qualify(replace(order(tmp_path, guest), host=host), lambda _: None)
     assert done.now.host == "tdx1"
+    assert {request.td_mode for request in asked} == {"stub"}
     # of what dead harnesses left, before and after; where that fails the results are kept
     assert cleaned == [(uri, 0), (uri, len(asked))]
     assert {(request.libvirt, request.patience) for request in asked} == {(uri, 7.0)}
     assert "--patience 7" in " ".join(asked[0].words())
+
+
+def test_the_host_says_what_its_guests_are(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def guest(request: Request, _: Sequence[str]) -> Verdict:
+        asked.append(request.td_mode)
+        return replace(GOOD, counts={"conversions": 0, "conversions_told": 9})
+
+    host = replace(LOCAL, mode="tdx")
+    done = qualify(replace(order(tmp_path, guest), host=host), lambda _: None)
+    assert set(asked) == {"tdx"}
+    assert done.now.results[1].figures["conversions"] == 18
 
 
 def test_another_machine_without_a_libvirt_is_refused(tmp_path: Path) -> None:

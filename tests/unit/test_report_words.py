@@ -106,4 +106,6 @@ def test_headline_gives_the_reason(outcome: Outcome) -> None:
 
 
 def test_headline_of_a_pass() -> None:
-    assert words.headline(Verdict(outcome=Outcome.PASS)) == "No rule was broken."
+    judged = Verdict(outcome=Outcome.PASS, evidence=("events",))
+    assert words.headline(judged) == "No rule was broken."
+    assert "no flush was judged" in words.headline(Verdict(outcome=Outcome.PASS))

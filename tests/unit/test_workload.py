@@ -180,18 +180,21 @@ def test_the_plan_is_one_line_each_with_names_of_their_own() -> None:
 
 
 def test_small_guests_and_plain_vms_leave_steps_out() -> None:
-    def chosen(cpus: int, td: bool) -> set[str]:
-        return {s.name for s in steps_for(["conversion", "faults"], cpus=cpus, td=td)}
+    def chosen(cpus: int, td_mode: str = "stub") -> set[str]:
+        names = ["conversion", "kexec", "faults"]
+        return {s.name for s in steps_for(names, cpus=cpus, td_mode=td_mode)}
 
-    assert "fault-local-tlb-flush" in chosen(2, True) - chosen(1, True)
-    assert "parallel-4k" in chosen(2, True) - chosen(1, True)
-    assert "fault-no-cache-flush" in chosen(1, True) - chosen(1, False)
-    assert {"convert-4k", "fault-warn", "fault-dma-mismatch"} <= chosen(1, False)
+    assert "fault-local-tlb-flush" in chosen(2) - chosen(1)
+    assert "parallel-4k" in chosen(2) - chosen(1)
+    for mode in ("tdx", "none"):
+        assert "fault-no-cache-flush" in chosen(1) - chosen(1, mode)
+        assert {"convert-4k", "fault-warn", "fault-dma-mismatch"} <= chosen(1, mode)
+    assert "kexec" in chosen(1, "tdx") - chosen(1, "none")
 
 
 def test_a_guest_without_devices_leaves_steps_out() -> None:
     def chosen(devices: bool) -> set[str]:
-        steps = steps_for(["dma", "devices", "faults"], cpus=2, td=True, devices=devices)
+        steps = steps_for(["dma", "devices", "faults"], cpus=2, devices=devices)
         return {step.name for step in steps}
 
     left_out = chosen(True) - chosen(False)
@@ -202,7 +205,7 @@ def test_a_guest_without_devices_leaves_steps_out() -> None:
 
 def test_an_unknown_workload_is_named() -> None:
     with pytest.raises(ConfigError, match="'sums'"):
-        steps_for(["sums"], cpus=2, td=True)
+        steps_for(["sums"], cpus=2)
 
 
 SECTIONS = (
