@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """From what a user asked for to a Plan: provision, build the plugin, the module and the image."""
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,9 +161,9 @@ def _td(request: Request) -> Td:
 
     host = host_of(request.libvirt)
     if not host:
-        return td_of(LocalRemote(), request.firmware, _builds())
-    with contextlib.closing(SshRemote(host)) as remote:
-        return td_of(remote, request.firmware, _builds())
+        return td_of(LocalRemote(), "here", request.firmware, _builds())
+    with SshRemote(host) as remote:
+        return td_of(remote, f"on {host.address}", request.firmware, _builds())
 
 
 def _joined(*words: str) -> str:

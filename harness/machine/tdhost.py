@@ -9,6 +9,7 @@ without the platform key. Seen with Debian's ovmf-inteltdx 2026.08, which starts
 import hashlib
 import json
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +30,18 @@ _DEVICE = "memory"
 _TOOL_HINT = "pip install -e '.[tdx]', or name a firmware without keys: --firmware FILE"
 
 
-def td_of(remote: Remote, named: Path | None, builds: Path) -> Td:
+def td_of(remote: Remote, where: str, named: Path | None, builds: Path) -> Td:
     """A TD as the machine starts it; its firmware is a file here, below `builds`, or `named` as is.
+
+    `where` is the machine in words: "here", "on tdx1".
 
     Raises HostError where the machine starts no TD, ConfigError for a firmware that is not there.
     """
     said = _ask(remote, TDX_PARAMETER).decode(errors="replace").strip()
     if said != "Y":
         raise HostError(
-            f"no TD can be started: KVM's parameter tdx is {printable(said, 20) or 'not there'}",
+            f"no TD can be started {where}: KVM's parameter tdx is "
+            f"{printable(said, 20) or 'missing'}",
             hint='for all that is missing: mode = "tdx" in hosts.toml, tdharness hosts check HOST',
         )
     if named:
@@ -88,24 +92,23 @@ def kept(firmware: bytes, builds: Path, *, has_keys: bool) -> Path:
         return path
     with writing(builds):
         builds.mkdir(parents=True, exist_ok=True)
-    whole = builds / f"tdvf-{digest}.fd"
-    put(whole, firmware)
-    if has_keys:
-        part = path.with_suffix(".part")
-        _without_platform_key(whole, part)
-        with writing(path):
-            part.replace(path)
+    put(path, _without_platform_key(firmware) if has_keys else firmware)
     return path
 
 
-def _without_platform_key(firmware: Path, to: Path) -> None:
+def _without_platform_key(firmware: bytes) -> bytes:
     """Secure Boot is off where there is no PK (UEFI specification, 32.3)."""
-    words = ("-P", "-m", "virt.firmware.vars", "-i", firmware, "-o", to, "-d", "PK")
-    result = proc.run((sys.executable, *words), timeout_s=_TIMEOUT_S, check=False, hint=_TOOL_HINT)
-    if result.returncode or not to.is_file():
-        said = result.stderr.strip().splitlines()
-        why = printable(said[-1], 200) if said else "no word"
-        raise HostError(f"the keys of {firmware} cannot be taken out: {why}", hint=_TOOL_HINT)
+    with tempfile.TemporaryDirectory(prefix="tdharness-tdvf-") as place:
+        whole, to = Path(place, "whole.fd"), Path(place, "no-keys.fd")
+        put(whole, firmware)
+        words = ("-P", "-m", "virt.firmware.vars", "-i", whole, "-o", to, "-d", "PK")
+        argv = (sys.executable, *words)
+        result = proc.run(argv, timeout_s=_TIMEOUT_S, check=False, hint=_TOOL_HINT)
+        if not result.returncode and to.is_file():
+            return to.read_bytes()
+    said = result.stderr.strip().splitlines()
+    why = printable(said[-1], 200) if said else "no word"
+    raise HostError(f"the keys of a TD's firmware cannot be taken out: {why}", hint=_TOOL_HINT)
 
 
 def _ask(remote: Remote, argv: tuple[str, ...]) -> bytes:

@@ -46,24 +46,24 @@ def put(root: Path, text: bytes = b"", image: bytes = b"") -> None:
 
 def test_the_firmware_of_the_machine_is_brought_here(root: Path) -> None:
     put(root, descriptor(features=["intel-tdx"]), b"TDVF")
-    td = td_of(TdHost(root), None, root / "builds")
+    td = td_of(TdHost(root), "here", None, root / "builds")
     assert td.firmware.read_bytes() == b"TDVF"
-    assert td_of(TdHost(root), None, root / "builds") == td
+    assert td_of(TdHost(root), "here", None, root / "builds") == td
 
 
 def test_a_firmware_that_is_named_is_taken_as_it_is(tmp_path: Path) -> None:
     own = tmp_path / "own.fd"
     own.write_bytes(b"mine")
-    assert td_of(TdHost(tmp_path), own, tmp_path / "builds").firmware == own
+    assert td_of(TdHost(tmp_path), "here", own, tmp_path / "builds").firmware == own
     assert not (tmp_path / "builds").exists()
     with pytest.raises(ConfigError, match="no such file"):
-        td_of(TdHost(tmp_path), tmp_path / "none", tmp_path)
+        td_of(TdHost(tmp_path), "here", tmp_path / "none", tmp_path)
 
 
 @pytest.mark.parametrize(
     ("parameter", "text", "image", "words"),
     [
-        ("", b"", b"", "parameter tdx is not there"),
+        ("", b"", b"", "no TD can be started on tdx1: KVM's parameter tdx is missing"),
         ("N\n", b"", b"", "parameter tdx is N"),
         ("\x1b[2J", b"", b"", r"parameter tdx is \\x1b"),
         ("Y\n", b"", b"", "no firmware for TDs"),
@@ -76,7 +76,7 @@ def test_what_a_machine_lacks_is_named(
 ) -> None:
     put(root, text, image)
     with pytest.raises(HostError, match=words):
-        td_of(TdHost(root, parameter), None, root)
+        td_of(TdHost(root, parameter), "on tdx1", None, root)
     assert not list(root.glob("*-no-keys*"))
 
 
@@ -85,7 +85,7 @@ def test_this_machine_is_asked_too(tmp_path: Path) -> None:
     if parameter.exists() and parameter.read_text().strip() == "Y":
         pytest.skip("this machine starts TDs")
     with pytest.raises(HostError, match="no TD can be started"):
-        td_of(LocalRemote(), None, tmp_path)
+        td_of(LocalRemote(), "here", None, tmp_path)
 
 
 @pytest.mark.parametrize(
