@@ -21,6 +21,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("labhost")]
 DATABASE = "/var/lib/rasdaemon/ras-mc_event.db"
 # Of an address of this machine: QEMU's processor has 40 bits.
 KEY_ID, PAGE = 16, 0x12349000
+SRAO_PAGE = 0x12347000
 IN_TD = MachineCheck(
     status=0xBD80000000100134,
     address=KEY_ID << 40 | PAGE,
@@ -41,7 +42,7 @@ def inject(host: LabHost, check: MachineCheck) -> None:
 def test_a_living_host_tells_each_check_once_from_all_its_sources(own_lab_host: LabHost) -> None:
     collector = Collector(SshRemote(own_lab_host.entry), ConsoleFile(own_lab_host.console.log_path))
     before = collector.before()
-    for check in (checks.corrected(0x12345000), checks.recoverable(0x12347000), IN_TD):
+    for check in (checks.corrected(0x12345000), checks.recoverable(SRAO_PAGE), IN_TD):
         inject(own_lab_host, check)
     told = collector.after(before)
     assert (told.state, told.gaps, told.merged.disagreements) == (HostState.ALIVE, (), ())
@@ -53,7 +54,13 @@ def test_a_living_host_tells_each_check_once_from_all_its_sources(own_lab_host: 
     (in_td,) = [r for r in injected.values() if r.of_tdx()]
     assert in_td.address(told.phys_bits) == (KEY_ID, PAGE)
     assert in_td.sources == (Source.KERNEL_LOG, Source.TRACE, Source.RASDAEMON, Source.CONSOLE)
-    assert any("recovery action for free buddy page: Recovered" in note for note in told.notes)
+    # What the kernel makes of the page hangs on what it holds, which no test chooses; that its log
+    # and its trace event say the same of it does not.
+    said = [note for note in told.notes if f"{SRAO_PAGE >> 12:#x}" in note]
+    (by_log,) = [note for note in said if "recovery action" in note]
+    (by_event,) = [note for note in said if note.startswith("memory_failure_event")]
+    assert by_log.split()[-1] == by_event.split()[-1]
+    assert by_log.split()[-1] in ("Recovered", "Ignored", "Delayed", "Failed")
 
 
 def test_a_locked_database_and_a_stopped_rasdaemon(own_lab_host: LabHost) -> None:
