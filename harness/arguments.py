@@ -5,10 +5,15 @@ import argparse
 from pathlib import Path
 
 from harness import __version__
+from harness.options import (
+    RUNS,
+    add_guest_options,
+    add_hosts_file,
+    add_runs,
+    add_verdict_options,
+)
 
-RUNS = Path("runs")
 HISTORY = RUNS / "history.sqlite"
-HOSTS = Path("hosts.toml")
 # Found by the harness itself, in the kernels that it boots by default.
 KNOWN = Path(__file__).parents[1] / "kernel-patches/6.12/findings/known-issues.toml"
 _RUN = "runs/20260101T000000Z-conversion-1a2b3c"
@@ -24,45 +29,6 @@ examples:
   tdharness judge {_RUN}
   tdharness events {_RUN} --json | head
 """
-
-
-def _add_guest_options(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("guest")
-    group.add_argument(
-        "--kernel",
-        default="stock",
-        metavar="IMAGE",
-        help="a bzImage, or stock (Debian's 6.12), or stock:7 (Debian's 7.x); default: %(default)s",
-    )
-    group.add_argument(
-        "--td-mode",
-        choices=("stub", "tdx", "none"),
-        default="stub",
-        help="a TD under the stub or on hardware, or a plain VM; default: %(default)s",
-    )
-    group.add_argument("--firmware", type=Path, metavar="FILE", help="of a TD on hardware: TDVF")
-    group.add_argument("--smp", type=int, default=2, metavar="N", help="vCPUs, 1 to 8; default: 2")
-    group.add_argument(
-        "--memory", type=int, default=1024, metavar="MIB", help="512 to 8192; default: 1024"
-    )
-    group.add_argument("--cmdline", default="", metavar="WORDS", help="more for the kernel")
-    group.add_argument(
-        "--libvirt", default="", metavar="URI", help="have a libvirt start it, here or over ssh"
-    )
-    group.add_argument(
-        "--patience",
-        type=float,
-        default=1.0,
-        metavar="N",
-        help="let all take N times longer, on a slow machine; default: 1",
-    )
-    group.add_argument("--qemu", type=Path, metavar="PROGRAM", help="a QEMU of your own, >= 11.1")
-
-
-def _add_runs(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--runs", type=Path, default=RUNS, metavar="DIR", help="where runs are kept; default: runs"
-    )
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -89,9 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="for machines")
     _add_build(add("build", "build a kernel from source; prints its image", "0001-x.patch"))
     _add_run(add("run", "boot a guest, run the workloads, judge", "--kernel bzImage --smp 4"))
-    judge = add("judge", "judge a saved run again", f"{_RUN} --strict")
-    judge.add_argument("run", type=Path, metavar="DIR")
-    _add_verdict_options(judge)
+    _add_judge(add("judge", "judge a saved run again", f"{_RUN} --strict"))
     _add_events(add("events", "print a run's event stream", f"{_RUN} --json | head"))
     _add_mce(add("mce", "decode machine checks: a log, a paste, a database", "/var/log/kern.log"))
     _add_person(add("shell", "open a shell in a running guest over ssh", _RUN))
@@ -106,6 +70,16 @@ def build_parser() -> argparse.ArgumentParser:
     _add_hosts(add("hosts", "the machines of a lab: list, check, lease", "check tdx1"))
     _add_qualify(add("qualify", "see whether a host is fit for guests", "local"))
     return parser
+
+
+def _add_judge(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="DIR")
+    add_verdict_options(parser)
+    parser.add_argument(
+        "--by-trace",
+        action="store_true",
+        help="by the guest's own trace, as on hardware; writes nothing",
+    )
 
 
 def _add_events(parser: argparse.ArgumentParser) -> None:
@@ -162,7 +136,7 @@ def _add_clean(parser: argparse.ArgumentParser) -> None:
         "--boots", type=int, default=10, metavar="N", help="of each; default: %(default)s"
     )
     parser.add_argument("--json", action="store_true", help="the rows, for machines")
-    _add_runs(parser)
+    add_runs(parser)
 
 
 def _add_setup(parser: argparse.ArgumentParser) -> None:
@@ -205,12 +179,12 @@ def _add_workload(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
-    _add_guest_options(parser)
-    _add_runs(parser)
+    add_guest_options(parser)
+    add_runs(parser)
     parser.add_argument(
         "--host", metavar="HOST", help="keep what this host tells meanwhile: its machine checks"
     )
-    _add_hosts_file(parser)
+    add_hosts_file(parser)
     _add_workload(parser)
     parser.add_argument(
         "--fault",
@@ -233,19 +207,19 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         help="a run that can be repeated: one thread, time by instructions, random numbers from N",
     )
     parser.add_argument("--keep", action="store_true", help="keep the guest until Ctrl-C")
-    _add_verdict_options(parser)
+    add_verdict_options(parser)
 
 
 def _add_person(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", metavar="DIR", help="default: the newest that runs")
-    _add_runs(parser)
+    add_runs(parser)
 
 
 def _add_bench(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="default: %(default)s")
     parser.add_argument("--json", action="store_true", help="for machines")
-    _add_guest_options(parser)
-    _add_runs(parser)
+    add_guest_options(parser)
+    add_runs(parser)
 
 
 def _add_series(parser: argparse.ArgumentParser) -> None:
@@ -267,8 +241,8 @@ def _add_series(parser: argparse.ArgumentParser) -> None:
     )
     _add_workload(parser)
     parser.add_argument("--json", action="store_true", help="for machines")
-    _add_guest_options(parser)
-    _add_runs(parser)
+    add_guest_options(parser)
+    add_runs(parser)
 
 
 def _add_nightly(parser: argparse.ArgumentParser) -> None:
@@ -282,7 +256,7 @@ def _add_nightly(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="run nothing; exit with 0 if a night was cut short and would be gone on with, else 1",
     )
-    _add_runs(parser)
+    add_runs(parser)
 
 
 def _add_mutate(parser: argparse.ArgumentParser) -> None:
@@ -304,8 +278,8 @@ def _add_mutate(parser: argparse.ArgumentParser) -> None:
         "--boots", type=int, default=1, metavar="N", help="of each clean kernel; default: 1"
     )
     parser.add_argument("--json", action="store_true", help="the score, for machines")
-    _add_guest_options(parser)
-    _add_runs(parser)
+    add_guest_options(parser)
+    add_runs(parser)
 
 
 def _add_bisect_step(parser: argparse.ArgumentParser) -> None:
@@ -331,20 +305,8 @@ def _add_bisect_step(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--config", default="lean", metavar="FILE", help="as of `build`")
     _add_workload(parser)
-    _add_guest_options(parser)
-    _add_runs(parser)
-
-
-def _add_verdict_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--strict", action="store_true", help="rules that only report fail, too")
-    parser.add_argument("--all", action="store_true", help="every finding and conversion")
-    parser.add_argument("--json", action="store_true", help="the verdict, for machines")
-
-
-def _add_hosts_file(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--hosts", type=Path, default=HOSTS, metavar="FILE", help="default: %(default)s"
-    )
+    add_guest_options(parser)
+    add_runs(parser)
 
 
 def _add_hosts(parser: argparse.ArgumentParser) -> None:
@@ -357,7 +319,7 @@ def _add_hosts(parser: argparse.ArgumentParser) -> None:
         ("clean", "end guests that a dead harness left at a host's libvirt"),
     ):
         act = acts.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
-        _add_hosts_file(act)
+        add_hosts_file(act)
         if name != "list":
             act.add_argument("host", metavar="HOST", help="a name of the file, or local")
         if name == "clean":
@@ -376,7 +338,7 @@ def _add_qualify(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", choices=("quick", "full", "soak"), default="quick", help="default: quick"
     )
-    _add_hosts_file(parser)
+    add_hosts_file(parser)
     parser.add_argument(
         "--kernel", default="stock", metavar="IMAGE", help="of the guests; default: stock"
     )
@@ -391,4 +353,4 @@ def _add_qualify(parser: argparse.ArgumentParser) -> None:
         help="issues of guest kernels, which count against no host; default: %(default)s",
     )
     parser.add_argument("--json", action="store_true", help="the report, for machines")
-    _add_runs(parser)
+    add_runs(parser)

@@ -4,8 +4,9 @@
 from harness import kernellog
 from harness.errors import EvidenceError
 from harness.events import Kind, Stream, slice_between
+from harness.evidence import Evidence
 from harness.faults import Injection
-from harness.judge import Evidence, judge_slice
+from harness.judge import judge_slice
 from harness.score import Score, score
 from harness.verdict import Verdict
 

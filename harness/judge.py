@@ -7,22 +7,17 @@ verdict to the byte.
 """
 
 import dataclasses
-import json
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from harness import consequences, kernellog, vmm
+from harness import consequences, guesttrace, kernellog, vmm
 from harness.conversions import StepNames
 from harness.counts import counts_of, nothing
-from harness.errors import ConfigError, EvidenceError
-from harness.events import Event, Header, Kind, Stream, decode
-from harness.faults import Injection
-from harness.faults import parse as parse_injections
-from harness.hostmce import told as host_told
+from harness.events import Event, Header, Kind, Stream
+from harness.evidence import Evidence, load, read_object
 from harness.hostmce.findings import blame_host, down_reasons, host_findings, with_history
-from harness.hostmce.told import HostTold
 from harness.planted import settle
 from harness.rules.check import check_events
 from harness.rules.context import context_of
@@ -30,50 +25,15 @@ from harness.rules.data import dma_data, failed_steps, guest_failures
 from harness.rules.table import RULES
 from harness.rundir import RunDir
 from harness.sourcelines import add_sources
-from harness.steps import Step, parse_step, parse_steps
-from harness.symbols import Symbols, parse_guest_symbols, read_kernel, slide_of
-from harness.text import printable
+from harness.steps import Step, parse_step
+from harness.symbols import Symbols
 from harness.triage import bounded
 from harness.verdict import Finding, Outcome, Severity, Verdict
 
-Asked = TypeVar("Asked")
 TD_ACTIVE = "Memory Encryption Features active: Intel TDX"
 MOST_PER_RULE = 50
-_MOST_FILE_BYTES = 512 << 20
-_MOST_JSON_BYTES = 64 << 20
 _NO_HEADER = Header(0, 0, 0, 0)
 _CUT = "the event stream is cut short: it has no trailer"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """Everything that a verdict is made from."""
-
-    # MachineSpec.td_mode
-    td_mode: str
-    # None without a readable stream
-    stream: Stream | None = None
-    log: bytes = b""
-    # what the host told of itself; None where nobody asked it
-    host: HostTold | None = None
-    steps: tuple[Step, ...] = ()
-    symbols: Symbols = dataclasses.field(default_factory=Symbols)
-    # what the session saw the guest fail at: one sentence each, of its own words
-    guest_failures: tuple[str, ...] = ()
-    # what the stub was told to ignore, by the numbers of the FAULT events, from 1
-    injections: tuple[Injection, ...] = ()
-    # ways in which the VMM was asked to misbehave
-    misbehaviours: tuple[vmm.Misbehaviour, ...] = ()
-    # one sentence for each piece of evidence that should be there and is not, or is broken
-    broken: tuple[str, ...] = ()
-    # the harness or the host failed, and `broken` says how: a cut stream, or a step without an
-    # end, is no more than what follows from it
-    harness_failed: bool = False
-
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """The events, as many as there are."""
-        return self.stream.events if self.stream else ()
 
 
 def judge(
@@ -92,7 +52,7 @@ def judge(
 
 
 def _with_sources(verdict: Verdict, run: RunDir) -> Verdict:
-    kernel = _read_object(run.run_json, []).get("kernel")
+    kernel = read_object(run.run_json, []).get("kernel")
     image = kernel.get("image") if isinstance(kernel, Mapping) else None
     if not isinstance(image, str) or "\0" in image:
         return verdict
@@ -129,7 +89,13 @@ def verdict_of(evidence: Evidence, strict: bool = False) -> Verdict:
     broken = list(evidence.broken)
     if evidence.stream and not evidence.stream.complete and not evidence.harness_failed:
         broken.append(_CUT)
-    return _verdict(evidence, broken, _nothing_in_run(evidence), strict)
+    agreed = _agreement(evidence)
+    if agreed and agreed.contradictions:
+        told = "; ".join(agreed.contradictions)
+        broken.append(f"the guest's trace alone, not the stub's record, tells of {told}")
+    verdict = _verdict(evidence, broken, _nothing_in_run(evidence), strict)
+    both = {"conversions_traced": agreed.conversions} if agreed else {}
+    return dataclasses.replace(verdict, counts={**verdict.counts, **both})
 
 
 def _nothing_in_run(evidence: Evidence) -> str:
@@ -140,6 +106,13 @@ def _nothing_in_run(evidence: Evidence) -> str:
     if not kernellog.says(evidence.log, TD_ACTIVE):
         return f'the kernel never said "{TD_ACTIVE}": it did not run as a TD'
     return _never_applied(evidence) or nothing(evidence.td_mode, evidence.events, evidence.steps)
+
+
+def _agreement(evidence: Evidence) -> guesttrace.Agreement | None:
+    """How the guest's trace and the stub's record of the same run compare."""
+    if evidence.td_mode != "stub" or not evidence.trace:
+        return None
+    return guesttrace.agreement(evidence.trace.events, evidence.events)
 
 
 def _never_applied(evidence: Evidence) -> str:
@@ -223,7 +196,8 @@ def _order(finding: Finding) -> tuple[bool, int, int]:
 
 def _evidence_words(evidence: Evidence, found: Sequence[Finding]) -> tuple[str, ...]:
     there = {
-        "events": bool(evidence.events),
+        "events": bool(evidence.events) and evidence.td_mode == "stub",
+        "guest-trace": bool(evidence.trace and evidence.trace.events),
         "guest-kernel-log": kernellog.has_kernel_lines(evidence.log),
         "conversions-told": evidence.td_mode == "tdx"
         and any(step.conversions_told for step in evidence.steps),
@@ -232,139 +206,3 @@ def _evidence_words(evidence: Evidence, found: Sequence[Finding]) -> tuple[str, 
         "guest-mce": any(f.rule == "guest-mce" for f in found),
     }
     return tuple(word for word, is_there in there.items() if is_there)
-
-
-def load(run: RunDir) -> Evidence:
-    """Read a run's evidence; what is missing or broken becomes a sentence in `broken`."""
-    broken: list[str] = []
-    facts = _read_object(run.run_json, broken)
-    td_mode = str(facts.get("td_mode", "stub"))
-    stream = _read_stream(run, broken) if td_mode == "stub" else None
-    log = _read(run.console_log, broken) or b""
-    steps = _read_steps(run, broken)
-    errors = _sentences(facts.get("harness_errors"))
-    failures = _sentences(facts.get("guest_failures"))
-    injections = _parsed(parse_injections, facts, "fault", broken)
-    misbehaviours = _parsed(vmm.parse, facts, "vmm", broken)
-    broken = [*errors, *broken]
-    if facts.get("planned_stop") is False and not failures and not errors:
-        broken.append("the machine stopped before the harness told it to")
-    return Evidence(
-        td_mode=td_mode,
-        stream=stream,
-        log=log,
-        host=_read_host(run, broken),
-        steps=steps,
-        symbols=symbols_of(run, facts, stream) if stream else Symbols(),
-        guest_failures=failures,
-        injections=injections,
-        misbehaviours=misbehaviours,
-        broken=tuple(broken),
-        harness_failed=bool(errors),
-    )
-
-
-def _read(path: Path, broken: list[str], most: int = _MOST_FILE_BYTES) -> bytes | None:
-    try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except (OSError, ValueError) as error:
-        # ValueError: run.json may name a path that no file system knows.
-        why = error.strerror if isinstance(error, OSError) else "its name is no path"
-        broken.append(f"the run's {path.name} cannot be read: {why}")
-        return None
-    if len(data) > most:
-        broken.append(f"the run's {path.name} is larger than {most >> 20} MiB: its end is not read")
-        data = data[:most]
-    return data
-
-
-def _read_object(path: Path, broken: list[str]) -> dict[str, Any]:
-    data = _read(path, broken, _MOST_JSON_BYTES)
-    if data is None:
-        return {}
-    try:
-        parsed = json.loads(data)
-    except (ValueError, RecursionError):
-        parsed = None
-    if not isinstance(parsed, dict):
-        broken.append(f"the run's {path.name} holds no JSON object")
-        return {}
-    return parsed
-
-
-def _sentences(value: object) -> tuple[str, ...]:
-    """A list of sentences out of run.json, made safe to show."""
-    return tuple(printable(str(item), 400) for item in value) if isinstance(value, list) else ()
-
-
-def _parsed(
-    parse: Callable[[str], tuple[Asked, ...]], facts: Mapping[str, Any], key: str, broken: list[str]
-) -> tuple[Asked, ...]:
-    """What run.json says that the stub was asked to do wrong."""
-    try:
-        return parse(str(facts.get(key) or ""))
-    except ConfigError as error:
-        broken.append(f"the run's {key} cannot be read: {error.message}")
-        return ()
-
-
-def _read_stream(run: RunDir, broken: list[str]) -> Stream | None:
-    data = _read(run.events, broken)
-    if data is None:
-        return None
-    try:
-        return decode(data)
-    except EvidenceError as error:
-        broken.append(error.message)
-        return None
-
-
-def _read_host(run: RunDir, broken: list[str]) -> HostTold | None:
-    """What was collected from a host, or else what the stub's host logged."""
-    if not run.host_json.exists():
-        log = _read(run.host_log, broken) if run.host_log.exists() else None
-        return host_told.of_stub(log or b"")
-    try:
-        return host_told.read(_read_object(run.host_json, broken))
-    except EvidenceError as error:
-        broken.append(error.message)
-        return None
-
-
-def _read_steps(run: RunDir, broken: list[str]) -> tuple[Step, ...]:
-    if not run.steps.exists():
-        # A run that ended before its first step has none.
-        return ()
-    data = _read(run.steps, broken) or b""
-    try:
-        return parse_steps(data.decode("utf-8", "replace").splitlines())
-    except EvidenceError as error:
-        broken.append(error.message)
-        return ()
-
-
-def symbols_of(
-    run: RunDir, facts: Mapping[str, Any] | None = None, stream: Stream | None = None
-) -> Symbols:
-    """The symbols of a run, which may still be going on; `facts` saves reading run.json.
-
-    `stream` helps where the guest did not live to tell its addresses. Symbols are a comfort:
-    whatever cannot be read leaves bare addresses.
-    """
-    files = (_read_object(run.run_json, []) if facts is None else facts).get("kernel")
-    if not isinstance(files, Mapping):
-        return Symbols()
-    system_map = _comfort(files.get("system_map"))
-    kernel = read_kernel(_comfort(files.get("image")), (system_map or b"").decode("latin-1"))
-    try:
-        guest = parse_guest_symbols(json.loads(_comfort(run.symbols_json) or b"null"))
-    except (ValueError, RecursionError):
-        guest = parse_guest_symbols(None)
-    calls = (Kind.TDCALL, Kind.VMCALL, Kind.CONVERT, Kind.ACCEPT)
-    pcs = {event.pc for event in stream.events if event.kind in calls} if stream else set[int]()
-    return Symbols(kernel=kernel, slide=slide_of(kernel, guest, pcs), modules=guest.modules)
-
-
-def _comfort(path: object) -> bytes | None:
-    return _read(Path(path), []) if isinstance(path, str | Path) and str(path) else None

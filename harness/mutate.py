@@ -12,9 +12,10 @@ from pathlib import Path
 from harness import faults, vmm
 from harness.clean import KERNELS, clean
 from harness.errors import EvidenceError, HarnessError
+from harness.evidence import Evidence, load
 from harness.injected import scores_of, verdict_of_slice
 from harness.job import carry_out, in_child
-from harness.judge import Evidence, judge, load
+from harness.judge import judge
 from harness.kernel.build import build
 from harness.kernel.kconfig import config_of
 from harness.kernel.origin import base_of

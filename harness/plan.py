@@ -23,11 +23,13 @@ class Plan:
     fault: str = ""
     # names and selectors of how the VMM misbehaves (harness.vmm)
     vmm: str = ""
+    # the guest traces its own conversions (harness.tracer)
+    trace: bool = False
     # words behind `tdharness` that repeat the run
     repeat: tuple[str, ...] = ("run",)
     boot_timeout_s: float = 180.0
-    # Of the console, before user space: a guest that hangs need not be waited for so long. More than
-    # the 60 s after which NVMe's driver looks for itself: on a busy host QEMU's controller has been
+    # Of the console, before user space: a guest that hangs need not be waited for so long. It is
+    # more than the 60 s after which NVMe's driver looks for itself: on a busy host QEMU has been
     # seen to lose the interrupt of an admin command ("timeout, completion polled").
     silence_timeout_s: float = 90.0
 
@@ -48,6 +50,7 @@ def first_facts(plan: Plan) -> dict[str, Any]:
         "vmm": plan.vmm,
         "vmm_option": spec.vmm,
         "seed": spec.seed,
+        "trace": plan.trace,
         "patience": spec.patience,
         "qemu": qemu_facts(plan.qemu),
         "libvirt": plan.libvirt,

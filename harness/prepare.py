@@ -51,6 +51,13 @@ class Request:
     libvirt: str = ""
     # how many times longer all may take (MachineSpec)
     patience: float = 1.0
+    # the guest traces its own conversions; None: where nobody else sees them
+    trace: bool | None = None
+
+    @property
+    def traces(self) -> bool:
+        """Whether the guest traces its own conversions."""
+        return self.td_mode == "tdx" if self.trace is None else self.trace
 
     def words(self) -> tuple[str, ...]:
         """The options of `tdharness run` that ask for this again."""
@@ -72,6 +79,8 @@ class Request:
             words += ["--libvirt", self.libvirt]
         if self.patience != 1.0:
             words += ["--patience", f"{self.patience:g}"]
+        if self.trace is not None:
+            words += ["--guest-trace" if self.trace else "--no-guest-trace"]
         return tuple(words)
 
 
@@ -103,7 +112,6 @@ def prepare(
     given = setup(series or DEFAULT_SERIES, qemu_path=request.qemu)
     kernel = named or Kernel.of_stock(given.kernel)
     progress("checking the plugin, the module and the image")
-    is_stub = request.td_mode == "stub"
     module = _module(kernel, given, series)
     spec = MachineSpec(
         kernel=kernel.image,
@@ -111,7 +119,7 @@ def prepare(
         smp=request.smp,
         memory_mib=request.memory_mib,
         td_mode=request.td_mode,
-        plugin=build_plugin(given.buildroot, cache_dir=_builds()) if is_stub else None,
+        plugin=_plugin(given) if request.td_mode == "stub" else None,
         td=td,
         track=request.track,
         fault=_fault_option(injections, kernel),
@@ -130,6 +138,7 @@ def prepare(
         scenario=scenario,
         fault=request.fault,
         vmm=request.vmm,
+        trace=request.traces,
         repeat=("run", *request.words()),
     )
 
@@ -142,6 +151,8 @@ def _check(request: Request, restarts: bool) -> None:
         raise ConfigError("a guest with a seed starts no second kernel: leave kexec or --seed out")
     if request.td_mode == "tdx" and request.seed is not None:
         raise ConfigError("a TD on hardware cannot be repeated: leave --seed out")
+    if request.trace and (request.td_mode == "none" or request.seed is not None):
+        raise ConfigError("no trace of a plain VM, nor with a seed: leave --guest-trace out")
     if request.firmware and request.td_mode != "tdx":
         raise ConfigError("only a TD on hardware has a firmware of its own: --td-mode tdx")
 
@@ -184,6 +195,10 @@ def _fault_option(injections: Sequence[faults.Injection], kernel: Kernel) -> str
     named = any(one.selector.caller for one in injections)
     files = read_kernel(kernel.image.read_bytes(), None) if named else None
     return faults.plugin_option(injections, files.functions if files else None)
+
+
+def _plugin(given: Provisioned) -> Path:
+    return build_plugin(given.buildroot, cache_dir=_builds())
 
 
 def _builds() -> Path:

@@ -6,6 +6,7 @@ events and of the kernel log when its body ends. `@pytest.mark.plants("rule", ..
 breaks rules on purpose: then just these have to be found. With no rule, it need not convert.
 """
 
+import argparse
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +36,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--runs", type=Path, default=Path("runs"), help="where runs are kept; default: runs"
+    )
+    group.addoption(
+        "--guest-trace",
+        action=argparse.BooleanOptionalAction,
+        help="have the guest trace its own conversions; default: on hardware only",
     )
     group.addoption("--patience", type=float, default=1.0, help="let all take so many times longer")
     group.addoption("--host", default="", help="collect what this host of --hosts tells")
@@ -106,6 +112,7 @@ def guest_pool(request: pytest.FixtureRequest) -> Iterator["GuestPool"]:
         memory_mib=option("--memory"),
         libvirt=option("--libvirt"),
         patience=option("--patience"),
+        trace=option("--guest-trace"),
     )
     pool = GuestPool(
         asked,

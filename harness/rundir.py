@@ -131,6 +131,11 @@ class RunDir:
         return self.path / "events"
 
     @property
+    def trace(self) -> Path:
+        """The guest's own trace of its conversions (harness.guesttrace); only there with one."""
+        return self.path / "trace"
+
+    @property
     def transcript(self) -> Path:
         """What a guest with a script answered (harness.workload.script)."""
         return self.path / "transcript"

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import kernellog, live, shell
+from harness import guesttrace, kernellog, live, shell
 from harness.agent import AgentResult
 from harness.errors import EvidenceError, GuestError, HarnessError, MachineError
 from harness.events import Event, decode, slice_between
@@ -23,6 +23,7 @@ from harness.plan import Plan, first_facts, qemu_facts
 from harness.rundir import RunDir, check_space, writing
 from harness.text import printable
 from harness.timeouts import Deadline
+from harness.tracer import Tracer
 from harness.workload import (
     MOST_TRANSCRIPT_BYTES,
     Agent,
@@ -81,6 +82,7 @@ class Guest:
         self._may_end = False
         self._stopped = False
         self._injector: Injector | None = None
+        self._tracer = Tracer(plan.kernel.image, self.run, self._slowness) if plan.trace else None
         self.facts = first_facts(plan)
 
     def boot(self) -> None:
@@ -113,6 +115,8 @@ class Guest:
         self.machine.agent.wait_ready(deadline.left_s())
         self.machine.most_silence_s = None
         self._read_symbols(self.machine.agent)
+        if self._tracer:
+            self._tracer.begin(self.machine.agent)
         self._open_ssh()
 
     def _read_symbols(self, agent: Agent) -> None:
@@ -218,7 +222,12 @@ class Guest:
             record = run_step(self.machine.agent, step, self.run, mark=mark)
             if step.restarts and record.ok:
                 self._greet(Deadline(self.plan.boot_timeout_s * self._slowness))
+            self._collect_trace()
         return record
+
+    def _collect_trace(self) -> None:
+        if self._tracer:
+            self._tracer.collect(self.machine.agent)
 
     def run_steps(self, steps: Sequence[Step]) -> None:
         """Run steps in order; raises as run_step()."""
@@ -238,6 +247,7 @@ class Guest:
         self._mark(1, part.mark)
         yield part
         self._mark(2, part.mark)
+        self._collect_trace()
         self.machine.settle()
         part.events = self.events_of(part.mark)
         part.log = kernellog.slice_between(read_from(self.run.console_log, begin), part.mark)
@@ -248,10 +258,12 @@ class Guest:
             raise GuestError(f"the guest could not set a mark: {printable(output.strip())}")
 
     def events_of(self, mark: int) -> tuple[Event, ...]:
-        """The events between the marks of this id; none without the stub. Raises EvidenceError."""
-        if self.plan.spec.td_mode != "stub":
-            return ()
-        return slice_between(decode(self.run.events.read_bytes()), mark)
+        """The events between the marks of this id; none without the stub and without a trace that
+        can be judged. Raises EvidenceError."""
+        if self.plan.spec.td_mode == "stub":
+            return slice_between(decode(self.run.events.read_bytes()), mark)
+        trace = guesttrace.read(self.run.trace.read_text()) if self._tracer else None
+        return slice_between(trace.stream, mark) if trace and not trace.blind else ()
 
     @contextmanager
     def _blame(self, phase: str) -> Iterator[None]:

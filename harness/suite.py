@@ -10,10 +10,11 @@ from typing import Any
 
 from harness.agent import AgentResult
 from harness.errors import EvidenceError, GuestError, HarnessError, HostError, MachineError
+from harness.evidence import load
 from harness.hostguard import guarded
 from harness.hostmce.findings import down_reasons
 from harness.hosts.config import Host
-from harness.judge import judge, judge_slice, load
+from harness.judge import judge, judge_slice
 from harness.plan import Plan
 from harness.prepare import Request, prepare
 from harness.report import html, model, text

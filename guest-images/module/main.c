@@ -10,6 +10,7 @@
 #include <linux/uaccess.h>
 
 #include "tdharness.h"
+#include "trace.h"
 
 struct tdh_file {
 	struct mutex lock;
@@ -24,6 +25,7 @@ static const struct {
 	{ "info", tdh_info },	      { "mark", tdh_mark },	    { "convert", tdh_convert },
 	{ "parallel", tdh_parallel }, { "coherent", tdh_coherent }, { "stream", tdh_stream },
 	{ "atomic", tdh_atomic },     { "edu", tdh_edu },	    { "fault", tdh_fault },
+	{ "probe", tdh_probe },	      { "trace", tdh_trace },	    { "skip", tdh_skip },
 };
 
 const char *tdh_word(struct tdh_request *req, const char *key, const char *otherwise)
@@ -195,6 +197,7 @@ static int __init tdh_init(void)
 	error = misc_register(&tdh_device);
 	if (error)
 		goto edu;
+	tdh_log_init();
 	return 0;
 edu:
 	tdh_edu_exit();
@@ -206,6 +209,8 @@ dma:
 static void __exit tdh_exit(void)
 {
 	misc_deregister(&tdh_device);
+	tdh_trace_exit();
+	tdh_log_exit();
 	tdh_edu_exit();
 	tdh_dma_exit();
 }

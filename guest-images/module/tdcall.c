@@ -10,6 +10,7 @@
 
 #include "tdcall.h"
 #include "tdharness.h"
+#include "trace.h"
 
 #define TDX_CPUID 0x21
 
@@ -99,6 +100,7 @@ int tdh_mark(struct tdh_request *req)
 	regs.r12 = id;
 	if (tdh_is_td())
 		tdh_tdcall(&regs);
+	tdh_log(TRACE_MARK, kind, id, 0, 0);
 	pr_info("mark %s %llu\n", kind == 1 ? "begin" : "end", id);
 	return 0;
 }

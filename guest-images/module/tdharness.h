@@ -77,6 +77,9 @@ int tdh_edu_mismatch(struct tdh_request *req);
 int tdh_mark(struct tdh_request *req);
 int tdh_info(struct tdh_request *req);
 int tdh_fault(struct tdh_request *req);
+int tdh_probe(struct tdh_request *req);
+int tdh_trace(struct tdh_request *req);
+int tdh_skip(struct tdh_request *req);
 
 int tdh_dma_init(void);
 void tdh_dma_exit(void);

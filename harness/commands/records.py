@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from harness import events as ev
+from harness import guesttrace
 from harness.commands.request import conclude_run
 from harness.errors import ConfigError, EvidenceError, ExitCode
 from harness.rundir import RunDir
@@ -17,13 +18,17 @@ def judge(arguments: argparse.Namespace) -> ExitCode:
 
 
 def events(arguments: argparse.Namespace) -> ExitCode:
-    """Print a run's events."""
-    path = RunDir.open(arguments.run).events
+    """Print a run's events; of a run without the stub, those of the guest's own trace."""
+    run = RunDir.open(arguments.run)
+    path = run.trace if run.trace.exists() and not run.events.exists() else run.events
     try:
         data = path.read_bytes()
     except OSError as error:
         raise EvidenceError(f"cannot read {path}: {error.strerror}") from error
-    stream = ev.decode(data)
+    if path == run.trace:
+        stream = guesttrace.read(data.decode("utf-8", "replace")).stream
+    else:
+        stream = ev.decode(data)
     line = ev.to_json_line if arguments.json else ev.to_text
     for event in stream.events:
         print(line(event))

@@ -26,6 +26,7 @@ def request_of(arguments: argparse.Namespace) -> "Request":
         qemu=arguments.qemu,
         libvirt=arguments.libvirt,
         patience=arguments.patience,
+        trace=arguments.guest_trace,
         seed=getattr(arguments, "seed", None),
     )
 
@@ -33,5 +34,11 @@ def request_of(arguments: argparse.Namespace) -> "Request":
 def conclude_run(run: RunDir, arguments: argparse.Namespace) -> ExitCode:
     from harness.conclude import conclude
 
-    verdict = conclude(run, strict=arguments.strict, as_json=arguments.json, every=arguments.all)
+    verdict = conclude(
+        run,
+        strict=arguments.strict,
+        as_json=arguments.json,
+        every=arguments.all,
+        by_trace=getattr(arguments, "by_trace", False),
+    )
     return verdict.outcome.exit_code

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from harness.conversions import Conversion, conversions
 from harness.errors import EvidenceError
 from harness.events import Stream
-from harness.judge import Evidence
-from harness.judge import load as load_evidence
+from harness.evidence import Evidence
+from harness.evidence import load as load_evidence
 from harness.rundir import RunDir
 from harness.steps import Step, parse_step
 from harness.verdict import Verdict

@@ -104,7 +104,7 @@ def headline(verdict: Verdict) -> str:
         return f"{plural(len(broken), 'finding')}: {rules_of(broken)}"
     if verdict.reason:
         return verdict.reason
-    if verdict.outcome is Outcome.PASS and "events" in verdict.evidence:
+    if verdict.outcome is Outcome.PASS and {"events", "guest-trace"} & set(verdict.evidence):
         return "No rule was broken."
     if verdict.outcome is Outcome.PASS:
         return "Nothing was reported; without the stub's events no flush was judged."

@@ -11,7 +11,7 @@ import pytest
 from harness.console import expect
 from harness.conversions import conversions
 from harness.events import decode
-from harness.judge import load
+from harness.evidence import load
 from harness.machine.qemu import QemuMachine
 from harness.rundir import RunDir
 from harness.suite import TestGuest

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 import pytest
 
 from harness.conversions import conversions
+from harness.evidence import load
 from harness.faults import EVERY, FAULTS, parse
 from harness.injected import scores_of
 from harness.job import carry_out
-from harness.judge import judge, load
+from harness.judge import judge
 from harness.prepare import Request, prepare
 from harness.rundir import RunDir
 from harness.score import Score

@@ -8,8 +8,9 @@ import pytest
 
 from harness import kernellog, vmm
 from harness.events import Event, Kind, slice_between
+from harness.evidence import Evidence, load
 from harness.job import carry_out
-from harness.judge import Evidence, judge_slice, load
+from harness.judge import judge_slice
 from harness.prepare import Request, prepare
 from harness.steps import Step
 from harness.verdict import Outcome, Verdict

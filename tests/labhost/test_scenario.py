@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.evidence import load
 from harness.hostlog import KEY_ID
 from harness.hostmce.record import PHYS_BITS
 from harness.job import carry_out
-from harness.judge import judge, load
+from harness.judge import judge
 from harness.labhost.checks import MachineCheck
 from harness.labhost.host import LabHost
 from harness.prepare import Request, prepare

@@ -4,9 +4,10 @@
 import pytest
 
 from harness.events import Kind, PoisonAction
+from harness.evidence import Evidence, load
 from harness.hostlog import KEY_ID
 from harness.job import carry_out
-from harness.judge import Evidence, judge, load
+from harness.judge import judge
 from harness.prepare import Request, prepare
 from harness.rundir import RunDir
 from harness.verdict import Finding, Outcome, Verdict

@@ -11,7 +11,8 @@ import pytest
 from harness import clean
 from harness.clean import Boot, Cell, boot_of, exit_code, missing, parse_boots, parse_sizes, render
 from harness.errors import ConfigError, EvidenceError, ExitCode
-from harness.judge import Evidence, verdict_of
+from harness.evidence import Evidence
+from harness.judge import verdict_of
 from harness.report import text
 from harness.rundir import RunDir
 from harness.testing.guests import fake_plan

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness.errors import EvidenceError
 from harness.events import VmmBehaviour
+from harness.evidence import Evidence
 from harness.hostmce import edac, qmp
 from harness.hostmce import told as host_told
 from harness.hostmce.findings import host_findings
@@ -20,7 +21,7 @@ from harness.hostmce.merge import merge
 from harness.hostmce.page import MOST_EVENTS, history_of
 from harness.hostmce.record import PHYS_BITS, MceRecord, Source
 from harness.hostmce.told import HostState, HostTold
-from harness.judge import Evidence, judge, verdict_of
+from harness.judge import judge, verdict_of
 from harness.report.model import load as load_report
 from harness.rules.context import context_of
 from harness.rundir import RunDir

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,48 +8,15 @@ from hypothesis import strategies as st
 
 from harness.errors import EvidenceError
 from harness.events import HEADER, RECORD, Flag, Kind, decode
-from harness.judge import MOST_PER_RULE, Evidence, judge, judge_slice, load, verdict_of
-from harness.rundir import RunDir
+from harness.evidence import Evidence
+from harness.judge import MOST_PER_RULE, judge, judge_slice, verdict_of
 from harness.steps import parse_step
 from harness.testing.events import StreamBuilder, encode_header, encode_record, encode_trailer
+from harness.testing.saved import BOOT, TD_LOG, Saved, bad, good
 from harness.verdict import Outcome, Severity
 
 GPA, GVA, PAGE = 0x1234000, 0xFF11000001234000, 4096
-BOOT = b"[    0.000000] tdx: Guest detected\n"
-TD_LOG = BOOT + b"[    0.040000] Memory Encryption Features active: Intel TDX\n"
 WARN = b"[    2.000010] WARNING: CPU: 0 PID: 80 at kernel/dma/direct.c:333 f+0x5c/0x90\n"
-
-
-def good() -> StreamBuilder:
-    s = StreamBuilder()
-    s.convert(GPA, PAGE, to_shared=True)
-    s.convert(GPA, PAGE, to_shared=False)
-    s.accept(GPA)
-    s.add(Kind.COUNTER, 2, 77)
-    return s
-
-
-def bad() -> StreamBuilder:
-    s = good()
-    s.convert(GPA, PAGE, to_shared=True, dirty=64, flushed=0)
-    return s
-
-
-class Saved:
-    """A run directory with a stub run in it."""
-
-    def __init__(self, path: Path, stream: bytes | None = None, log: bytes = TD_LOG) -> None:
-        path.mkdir(exist_ok=True)
-        self.run = RunDir(path)
-        self.facts({"schema": 1, "td_mode": "stub", "planned_stop": True, "kernel": {}})
-        self.run.events.write_bytes(good().encode() if stream is None else stream)
-        self.run.console_log.write_bytes(log)
-
-    def facts(self, facts: dict[str, Any]) -> None:
-        self.run.write_json(self.run.run_json, facts)
-
-    def step(self, **fields: Any) -> None:
-        self.run.append_step({"name": "step", "ok": True, "rc": 0, "mark": None, **fields})
 
 
 def test_a_correct_run_passes(tmp_path: Path) -> None:
@@ -304,64 +270,6 @@ def test_findings_of_one_rule_are_bounded() -> None:
     verdict = judge_slice(s.events, "")
     assert len(verdict.findings) == MOST_PER_RULE
     assert verdict.counts["findings_left_out"] == 7
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("run.json", b"{"),
-        ("run.json", b"[]"),
-        ("run.json", b"[" * 100_000),
-        ("steps.jsonl", b"{}\n"),
-        ("steps.jsonl", b"not json\n"),
-        ("steps.jsonl", b'{"name": "x", "ok": true, "dma": [1]}\n'),
-        ("steps.jsonl", b'{"name": "cut sho'),
-    ],
-)
-def test_broken_files_are_an_error(tmp_path: Path, name: str, content: bytes) -> None:
-    saved = Saved(tmp_path)
-    tmp_path.joinpath(name).write_bytes(content)
-    verdict = judge(saved.run)
-    assert verdict.outcome is Outcome.ERROR
-    assert verdict.reason
-
-
-@pytest.mark.parametrize("content", [b"\xff\x00", b"[]", b'{"text_base": "x", "modules": [1]}'])
-def test_broken_symbols_cost_nothing_but_symbols(tmp_path: Path, content: bytes) -> None:
-    saved = Saved(tmp_path, bad().encode())
-    saved.run.symbols_json.write_bytes(content)
-    saved.facts({"td_mode": "stub", "kernel": {"image": "/nonexistent", "system_map": 7}})
-    assert judge(saved.run).outcome is Outcome.FAIL
-
-
-def test_modules_of_the_guest_give_symbols(tmp_path: Path) -> None:
-    base = 0xFFFFFFFFC0000000
-    s = good()
-    s.convert(GPA, PAGE, to_shared=True, dirty=1, pc=base + 4)
-    saved = Saved(tmp_path, s.encode())
-    saved.facts({"td_mode": "stub", "kernel": {"system_map": str(tmp_path / "System.map")}})
-    tmp_path.joinpath("System.map").write_text(
-        "ffffffff81000000 T _text\nffffffff81000100 T f\nffffffff81000200 T g\n"
-    )
-    saved.run.symbols_json.write_text(
-        json.dumps(
-            {
-                "text_base": 0xFFFFFFFF9A000000,
-                "modules": {"tdh\x1b": {"base": base, "symbols": {"go": base}}},
-            }
-        )
-    )
-    (finding,) = judge(saved.run).findings
-    assert str(finding.site) == "go+0x4/0x1000 [tdh\\x1b]"
-    assert str(load(saved.run).symbols.site(0xFFFFFFFF9A000110)) == "f+0x10/0x100"
-
-
-def test_evidence_is_loaded_once(tmp_path: Path) -> None:
-    saved = Saved(tmp_path)
-    evidence = load(saved.run)
-    saved.run.events.unlink()
-    assert judge(saved.run, evidence=evidence, write=False).outcome is Outcome.PASS
-    assert not saved.run.verdict_json.exists()
 
 
 @given(st.binary(max_size=400))

@@ -8,9 +8,10 @@ import pytest
 
 from harness.errors import EvidenceError
 from harness.events import Event, Flag, Header, Kind, Stream
+from harness.evidence import Evidence, load
 from harness.faults import EVERY, FAULTS, Fault, parse
 from harness.injected import scores_of
-from harness.judge import Evidence, load, verdict_of
+from harness.judge import verdict_of
 from harness.rules.check import check_events
 from harness.rules.context import context_of
 from harness.rundir import RunDir

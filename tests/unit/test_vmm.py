@@ -10,11 +10,12 @@ import pytest
 from harness import vmm
 from harness.errors import ConfigError, MachineError
 from harness.events import Flag, Kind, PoisonAction, VmmBehaviour
+from harness.evidence import Evidence
 from harness.hostlog import KEY_ID, STATUS, host_log
 from harness.hostmce.findings import host_findings
 from harness.hostmce.told import of_stub
 from harness.injector import Injector, mce_command
-from harness.judge import Evidence, verdict_of
+from harness.judge import verdict_of
 from harness.rules.context import context_of
 from harness.rules.mapgpa import mapgpa_failure_handling
 from harness.rules.vmm import vmm_cache_flush, vmm_ept_flush

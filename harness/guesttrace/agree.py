@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""The guest's own trace held against the stub's exact record of the same run.
+
+The trace knows less: no store, no other mapping, no TDCALL of the test module's own. So the record
+may tell of more. What only the trace claims is a contradiction: one of the two is wrong. They are
+compared between the marks that both have; where the stub was told to ignore what the guest does, or
+to misbehave, the two must differ.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from harness.conversions import changed_owner, direction
+from harness.events import LINE_BYTES, PAGE_BYTES, Event, Kind
+
+_MOST_TOLD = 3
+# What of an event's place in memory both have to name alike: first address, bytes, direction.
+_Key = tuple[int, int, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How the two compare."""
+
+    # conversions that both saw
+    conversions: int
+    # one sentence for each thing that the trace alone claims
+    contradictions: tuple[str, ...]
+
+
+def agreement(traced: Sequence[Event], record: Sequence[Event]) -> Agreement:
+    """Compare between marks."""
+    parts = _parts(record)
+    both = 0
+    claims: list[str] = []
+    for mark, part in _parts(traced).items():
+        other = parts.get(mark, ())
+        if not other or any(event.kind in (Kind.FAULT, Kind.VMM) for event in other):
+            continue
+        both += sum(changed_owner(event) for event in part)
+        claims += [*_of_conversions(part, other), *_of_translations(part, other)]
+    more = [f"{len(claims) - _MOST_TOLD} more"] if len(claims) > _MOST_TOLD else []
+    return Agreement(both, (*claims[:_MOST_TOLD], *more))
+
+
+def _parts(events: Sequence[Event]) -> dict[int, Sequence[Event]]:
+    """The events between the marks of each id."""
+    begins: dict[int, int] = {}
+    found: dict[int, Sequence[Event]] = {}
+    for at, event in enumerate(events):
+        if event.kind is Kind.MARK and event.args[0] == 1:
+            begins[event.args[1]] = at
+        elif event.kind is Kind.MARK and event.args[1] in begins:
+            found[event.args[1]] = events[begins.pop(event.args[1]) : at]
+    return found
+
+
+def _of_conversions(traced: Sequence[Event], record: Sequence[Event]) -> Iterator[str]:
+    ours, others = _by_key(traced), _by_key(record)
+    for key, events in ours.items():
+        gpa, size, way = key
+        where = f"{size >> 10} KiB at {gpa:#x}, {way}"
+        known = others.get(key, [])
+        if len(events) > len(known):
+            yield f"{len(events)} conversions of {where}, not {len(known)}"
+        elif len(events) == len(known):
+            yield from (
+                f"conversion of {where}: {claim}"
+                for event, other in zip(events, known, strict=True)
+                for claim in _of_lines(event, other)
+            )
+
+
+def _of_lines(traced: Event, record: Event) -> Iterator[str]:
+    """A line that was not stored to is dirty to the trace alone; one that was flushed must not."""
+    lines = traced.args[1] // LINE_BYTES
+    flushed, seen = traced.args[4] >> 32, record.args[4] >> 32
+    if flushed > seen:
+        yield f"{flushed} lines flushed, not {seen}"
+    if traced.args[3] and not record.args[3] and seen >= lines:
+        yield f"{traced.args[3]} dirty lines, where all were flushed"
+
+
+def _by_key(events: Sequence[Event]) -> dict[_Key, list[Event]]:
+    found: dict[_Key, list[Event]] = {}
+    for event in events:
+        if changed_owner(event):
+            found.setdefault((event.args[0], event.args[1], direction(event)), []).append(event)
+    return found
+
+
+def _of_translations(traced: Sequence[Event], record: Sequence[Event]) -> Iterator[str]:
+    known = set(_stale(record))
+    for claim in dict.fromkeys(_stale(traced)):
+        if claim not in known:
+            page, way, vcpu = claim
+            yield f"vCPU {vcpu} did not invalidate page {page:#x}, {way}"
+
+
+def _stale(events: Sequence[Event]) -> Iterator[tuple[int, str, int]]:
+    for event in events:
+        if event.kind is Kind.STALE:
+            first, size = event.args[1] // PAGE_BYTES * PAGE_BYTES, event.args[2] or PAGE_BYTES
+            for page in range(first, first + size, PAGE_BYTES):
+                yield page, direction(event), event.vcpu
