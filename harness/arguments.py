@@ -277,6 +277,11 @@ def _add_mutate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--boots", type=int, default=1, metavar="N", help="of each clean kernel; default: 1"
     )
+    parser.add_argument(
+        "--by-trace",
+        action="store_true",
+        help="judge patched kernels by the guest's own trace, as on hardware",
+    )
     parser.add_argument("--json", action="store_true", help="the score, for machines")
     add_guest_options(parser)
     add_runs(parser)

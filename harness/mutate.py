@@ -11,7 +11,7 @@ from pathlib import Path
 
 from harness import faults, vmm
 from harness.clean import KERNELS, clean
-from harness.errors import EvidenceError, HarnessError
+from harness.errors import ConfigError, EvidenceError, HarnessError
 from harness.evidence import Evidence, load
 from harness.injected import scores_of, verdict_of_slice
 from harness.job import carry_out, in_child
@@ -35,7 +35,8 @@ from harness.session import Progress
 from harness.verdict import Verdict
 from harness.workload import Step, injected_steps, misbehaviour_steps, steps_for
 
-GROUPS = ("stub", "guest", "vmm", "mutants", "rfc", "clean")
+PATCHED = ("mutants", "rfc")
+GROUPS = ("stub", "guest", "vmm", *PATCHED, "clean")
 _RUN_TIMEOUT_S = 900.0
 # What a kernel's image is made by; it raises HarnessError.
 Builder = Callable[[Mutant], Path]
@@ -48,6 +49,8 @@ class Laboratory:
     guest: Request
     runs: Path
     progress: Progress
+    # patched kernels are judged by the guest's own trace alone, as on hardware
+    by_trace: bool = False
 
     def run(self, request: Request, steps: Sequence[Step]) -> tuple[Evidence, Verdict]:
         """One guest from its boot to its verdict. Raises HarnessError."""
@@ -115,8 +118,12 @@ def patched_kernels(lab: Laboratory, mutants: Sequence[Mutant], build: Builder) 
     at_once = guests_at_once(lab.guest.smp, lab.guest.memory_mib)
 
     def verdict_of(mutant: Mutant, image: Path) -> Verdict:
-        request = replace(lab.guest, kernel=str(image), vmm=mutant.vmm)
-        return judge(in_child(request, mutant.workloads, lab.runs, _RUN_TIMEOUT_S))
+        asked = replace(lab.guest, kernel=str(image), vmm=mutant.vmm)
+        if not lab.by_trace:
+            return judge(in_child(asked, mutant.workloads, lab.runs, _RUN_TIMEOUT_S))
+        traced = replace(asked, trace=True)
+        run = in_child(traced, mutant.workloads, lab.runs, _RUN_TIMEOUT_S)
+        return judge(run, evidence=load(run, by_trace=True), write=False)
 
     for mutant, verdict in pipelined(mutants, build, verdict_of, at_once):
         if isinstance(verdict, HarnessError):
@@ -152,10 +159,13 @@ def mutate(
     Raises HarnessError.
     """
     # What the user got wrong is said before anything runs.
+    if lab.by_trace and set(groups) - set(PATCHED):
+        raise ConfigError(
+            "a guest's trace sees what its kernel does, and nothing that the stub or our module do",
+            hint="--group mutants --group rfc",
+        )
     base = base_named_in(patches)
-    mutants = [
-        m for group in ("mutants", "rfc") if group in groups for m in read_group(patches / group)
-    ]
+    mutants = [m for group in PATCHED if group in groups for m in read_group(patches / group)]
     if "stub" in groups:
         yield from stub_faults(lab)
     if "guest" in groups:

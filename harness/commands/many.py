@@ -36,9 +36,12 @@ def mutate(arguments: argparse.Namespace) -> ExitCode:
     rows = []
     with Progress() as progress:
         lab = trying.Laboratory(
-            guest=request_of(arguments), runs=arguments.runs, progress=progress.say
+            guest=request_of(arguments),
+            runs=arguments.runs,
+            progress=progress.say,
+            by_trace=arguments.by_trace,
         )
-        groups = arguments.group or trying.GROUPS
+        groups = arguments.group or (trying.PATCHED if lab.by_trace else trying.GROUPS)
         tried = trying.mutate(lab, groups, arguments.patches, arguments.config, arguments.boots)
         for row in tried:
             rows.append(row)
