@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import consequences, guesttrace, kernellog, vmm
-from harness.conversions import StepNames
+from harness.conversions import StepNames, changed_owner
 from harness.counts import counts_of, nothing
 from harness.events import Event, Header, Kind, Stream
 from harness.evidence import Evidence, load, read_object
@@ -93,6 +93,7 @@ def verdict_of(evidence: Evidence, strict: bool = False) -> Verdict:
     if agreed and agreed.contradictions:
         told = "; ".join(agreed.contradictions)
         broken.append(f"the guest's trace alone, not the stub's record, tells of {told}")
+    broken += _untraced(evidence)
     verdict = _verdict(evidence, broken, _nothing_in_run(evidence), strict)
     both = {"conversions_traced": agreed.conversions} if agreed else {}
     return dataclasses.replace(verdict, counts={**verdict.counts, **both})
@@ -113,6 +114,16 @@ def _agreement(evidence: Evidence) -> guesttrace.Agreement | None:
     if evidence.td_mode != "stub" or not evidence.trace:
         return None
     return guesttrace.agreement(evidence.trace.events, evidence.events)
+
+
+def _untraced(evidence: Evidence) -> list[str]:
+    """Where a TD on hardware made more conversions, by its module's word, than its trace shows."""
+    is_td = evidence.td_mode == "tdx" and kernellog.says(evidence.log, TD_ACTIVE)
+    if not is_td or not evidence.trace:
+        return []
+    seen = sum(changed_owner(event) for event in evidence.trace.events)
+    told = sum(step.conversions_told for step in evidence.steps)
+    return [f"the guest told of {told} conversions and traced {seen}"] if seen < told else []
 
 
 def _never_applied(evidence: Evidence) -> str:

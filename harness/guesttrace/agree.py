@@ -34,8 +34,8 @@ def agreement(traced: Sequence[Event], record: Sequence[Event]) -> Agreement:
     both = 0
     claims: list[str] = []
     for mark, part in _parts(traced).items():
-        other = parts.get(mark, ())
-        if not other or any(event.kind in (Kind.FAULT, Kind.VMM) for event in other):
+        other = parts.get(mark)
+        if other is None or any(event.kind in (Kind.FAULT, Kind.VMM) for event in other):
             continue
         both += sum(changed_owner(event) for event in part)
         claims += [*_of_conversions(part, other), *_of_translations(part, other)]
@@ -43,15 +43,21 @@ def agreement(traced: Sequence[Event], record: Sequence[Event]) -> Agreement:
     return Agreement(both, (*claims[:_MOST_TOLD], *more))
 
 
-def _parts(events: Sequence[Event]) -> dict[int, Sequence[Event]]:
-    """The events between the marks of each id."""
-    begins: dict[int, int] = {}
-    found: dict[int, Sequence[Event]] = {}
-    for at, event in enumerate(events):
-        if event.kind is Kind.MARK and event.args[0] == 1:
-            begins[event.args[1]] = at
-        elif event.kind is Kind.MARK and event.args[1] in begins:
-            found[event.args[1]] = events[begins.pop(event.args[1]) : at]
+def _parts(events: Sequence[Event]) -> dict[int, list[Event]]:
+    """The events between the marks of each id, those between inner marks left to these."""
+    within: list[tuple[int, list[Event]]] = []
+    found: dict[int, list[Event]] = {}
+    for event in events:
+        begins, mark = event.args[0] == 1, event.args[1]
+        if event.kind is not Kind.MARK:
+            if within:
+                within[-1][1].append(event)
+        elif begins:
+            within.append((mark, []))
+        elif mark in (names := [name for name, _ in within]):
+            # What began inside and did not end is compared no more.
+            found[mark] = within[names.index(mark)][1]
+            del within[names.index(mark) :]
     return found
 
 

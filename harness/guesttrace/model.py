@@ -66,7 +66,7 @@ def read(text: str) -> Trace:
 def blindness(section: Section) -> list[str]:
     """Why nothing can be told from this kernel's trace; none when it can."""
     seen = {word for word, _ in section.probes}
-    found = [f"the kernel has no probe for {word!r}" for word in _NEEDED if word not in seen]
+    found = [f"the kernel has no probe for '{word}'" for word in _NEEDED if word not in seen]
     if not found and (Word.LINES, _FLUSHER) not in {
         (word, place[: len(_FLUSHER)]) for word, place in section.probes
     }:

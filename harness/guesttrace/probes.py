@@ -94,7 +94,9 @@ def probes_of(kernel: Kernel) -> tuple[Probe, ...]:
         function = kernel.functions.find(addresses[name])
         if not function or not kernel.text:
             continue
-        code = kernel.text.at(function.start, function.end - function.start) or b""
+        code = kernel.text.at(function.start, function.end - function.start)
+        if code is None:
+            continue
         found += _entries(name, function, code, addresses.get(_FENTRY))
         found += _returns(name, function, code, addresses)
         found += _flushes(name, code) if name in _FLUSHERS else ()

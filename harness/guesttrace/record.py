@@ -93,7 +93,7 @@ def sections(text: str) -> tuple[Section, ...]:
         if match := _RECORD.fullmatch(line):
             records.append(_record(match, number))
         elif match := _PROBE.fullmatch(line):
-            if records:
+            if cpus:
                 end()
                 probes, cpus, records = [], (), []
             probes += [(match[1], match[2])] if match[3] == "0" else []
@@ -125,7 +125,8 @@ def _with_stacks(records: list[Record]) -> Iterator[Record]:
     for record in records:
         if record.number <= before and record.word is not Word.LOST:
             raise EvidenceError(f"record {record.number} of the guest's trace is out of order")
-        before = record.number
+        # What tells of lost records has the number of the one that comes next.
+        before = record.number - (record.word is Word.LOST)
         if record.word is Word.STACK:
             words += [word for word in record.args if word]
             continue
@@ -146,8 +147,10 @@ def _cpus(text: str, number: int) -> tuple[int, ...]:
     """`0-1,3` as the kernel prints a mask of CPUs."""
     found: list[int] = []
     for part in text.split(","):
-        first, _, last = part.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()) or int(last or first) >= MOST_CPUS:
+        first, is_range, last = part.partition("-")
+        last = last if is_range else first
+        numbers = first.isdigit() and last.isdigit()
+        if not numbers or not int(first) <= int(last) < MOST_CPUS:
             raise EvidenceError(f"line {number} of the guest's trace is no list of CPUs")
-        found += range(int(first), int(last or first) + 1)
+        found += range(int(first), int(last) + 1)
     return tuple(found)

@@ -123,8 +123,8 @@ def _told(item: Item, on: Bench, ran: Sequence[_Ran], more: Sequence[str] = ()) 
     """The result of guests: the worst of them, the first few reasons, and figures over all."""
     outcome = worst(one.outcome for one in ran)
     counts = [one.verdict.counts for one in ran if one.verdict]
-    # On hardware there is the guest's word only.
-    conversions = sum(c.get("conversions", 0) + c.get("conversions_told", 0) for c in counts)
+    # Where it traces nothing, a guest on hardware still tells what its module converted.
+    conversions = sum(c.get("conversions") or c.get("conversions_told", 0) for c in counts)
     good = sum(one.outcome is Outcome.PASS for one in ran)
     words = [f"{good} of {plural(len(ran), 'guest')} passed, {conversions:,} conversions judged"]
     for one in ran:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.errors import GuestError
+from harness.events import Kind
+from harness.evidence import load
 from harness.judge import judge
 from harness.prepare import Request, prepare
 from harness.provision.qemu import find_or_make
@@ -48,7 +50,11 @@ def test_a_tds_firmware_starts_the_guest_and_a_plain_vm_is_no_evidence(
         guest.run_steps(STEPS)
     finally:
         guest.stop()
-    verdict = judge(guest.run)
+    evidence = load(guest.run)
+    # Its probes are in place; a plain VM converts nothing that they could see.
+    assert evidence.trace and evidence.trace.events
+    assert {event.kind for event in evidence.trace.events} == {Kind.MARK}
+    verdict = judge(guest.run, evidence=evidence)
     assert verdict.outcome is Outcome.EMPTY
     assert "did not run as a TD" in verdict.reason
     assert verdict.counts["steps_failed"] == 0
