@@ -182,6 +182,20 @@ def test_on_hardware_the_trace_is_what_is_judged(tmp_path: Path) -> None:
     assert [f.rule for f in verdict.findings] == ["guest-cache-flush"]
 
 
+@pytest.mark.parametrize(
+    ("told", "outcome"), [(1, Outcome.PASS), (2, Outcome.ERROR), (0, Outcome.PASS)]
+)
+def test_conversions_that_were_made_and_not_traced_are_an_error(
+    tmp_path: Path, told: int, outcome: Outcome
+) -> None:
+    here = saved(tmp_path, TDX, traced().text)
+    here.step(mark=5, output=f"conversions={told}\nok\n")
+    verdict = judge(here.run)
+    assert verdict.outcome is outcome
+    missing = "the guest told of 2 conversions and traced 1"
+    assert verdict.reason == (missing if outcome is Outcome.ERROR else "")
+
+
 def test_a_run_that_asked_for_no_trace_has_none(tmp_path: Path) -> None:
     run = saved(tmp_path, {**TDX, "trace": False}, traced().text).run
     assert (load(run).trace, load(run).stream, load(run).broken) == (None, None, ())
