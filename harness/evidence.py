@@ -160,12 +160,9 @@ def _read_trace(run: RunDir, broken: list[str]) -> guesttrace.Trace | None:
     except EvidenceError as error:
         broken.append(error.message)
         return None
-    if trace.blind:
-        broken.append(f"the guest's trace shows no conversion: {'; '.join(trace.blind)}")
-        return None
-    if trace.lost:
-        broken.append(f"{trace.lost} records of the guest's trace were lost")
-    return trace
+    if trace.unfit:
+        broken.append(trace.unfit)
+    return None if trace.blind else trace
 
 
 def _read_host(run: RunDir, broken: list[str]) -> HostTold | None:

@@ -258,12 +258,26 @@ class Guest:
             raise GuestError(f"the guest could not set a mark: {printable(output.strip())}")
 
     def events_of(self, mark: int) -> tuple[Event, ...]:
-        """The events between the marks of this id; none without the stub and without a trace that
-        can be judged. Raises EvidenceError."""
+        """The events between the marks of this id; none without the stub and without a trace.
+
+        Raises EvidenceError.
+        """
         if self.plan.spec.td_mode == "stub":
             return slice_between(decode(self.run.events.read_bytes()), mark)
-        trace = guesttrace.read(self.run.trace.read_text()) if self._tracer else None
-        return slice_between(trace.stream, mark) if trace and not trace.blind else ()
+        trace = self.trace()
+        return slice_between(trace.stream, mark) if trace else ()
+
+    def trace(self) -> guesttrace.Trace | None:
+        """What the guest has traced so far; None where it does not.
+
+        Raises EvidenceError where that cannot be judged.
+        """
+        if not self._tracer:
+            return None
+        trace = guesttrace.read(self.run.trace.read_text())
+        if trace.unfit:
+            raise EvidenceError(trace.unfit, log=self.run.trace)
+        return trace
 
     @contextmanager
     def _blame(self, phase: str) -> Iterator[None]:

@@ -125,6 +125,8 @@ class GuestPool:
             self._guest = Guest(self._plan, self._runs, _silent)
             self._around.enter_context(guarded(self._guest, self._host))
             self._guest.boot()
+            # What cannot be seen is said by the first test, not by each.
+            self._guest.trace()
         except BaseException as error:
             self.discard(planned=False)
             if first and isinstance(error, HarnessError):

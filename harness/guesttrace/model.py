@@ -43,6 +43,14 @@ class Trace:
     lost: int = 0
 
     @property
+    def unfit(self) -> str:
+        """Why nothing can be judged by it; "" if it can."""
+        if self.blind:
+            why = "; ".join(self.blind)
+            return f"the guest's trace shows no conversion: {why} (--no-guest-trace does without)"
+        return f"{self.lost} records of the guest's trace were lost" if self.lost else ""
+
+    @property
     def stream(self) -> Stream:
         """The events as a stream, which tells nothing of its guest."""
         return Stream(Header(0, 0, 0, 0), self.events, True)

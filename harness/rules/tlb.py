@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.conversions import TO_SHARED, Conversion, direction
 from harness.events import PAGE_BYTES, Event, Flag, Kind
-from harness.rules.context import Context, counted, finding, grouped, maker, places, span
+from harness.rules.context import Context, counted, finding, grouped, maker, places
 from harness.verdict import Finding
 
 
@@ -44,10 +44,15 @@ def _conversion_of(event: Event, context: Context) -> int | None:
 
 def _stale(group: list[Event], conversion: Conversion | None, context: Context) -> Finding:
     first = group[0]
-    start, end = span((e.args[0], e.args[2] or PAGE_BYTES) for e in group)
+    ranges = _ranges(group)
+    start, end = ranges[0]
+    where = f"{start:#x}-{end - 1:#x}"
+    if len(ranges) > 1:
+        # The kernel's image is mapped twice, for one.
+        where += f" and of {counted(len(ranges) - 1, 'other range')}"
     return finding(
         "guest-tlb-flush",
-        _sentence(first, len(group), f"{start:#x}-{end - 1:#x}", conversion),
+        _sentence(first, len(group), where, conversion),
         gpa=first.args[1],
         gva=first.args[0],
         direction=direction(first),
@@ -63,6 +68,18 @@ def _stale(group: list[Event], conversion: Conversion | None, context: Context) 
             "conversion": conversion.seq if conversion else None,
         },
     )
+
+
+def _ranges(group: Sequence[Event]) -> list[tuple[int, int]]:
+    """The linear addresses, those that adjoin as one, that of the first event first."""
+    found: list[tuple[int, int]] = []
+    for start, size in sorted((e.args[0], e.args[2] or PAGE_BYTES) for e in group):
+        if found and start <= found[-1][1]:
+            found[-1] = (found[-1][0], max(found[-1][1], start + size))
+        else:
+            found.append((start, start + size))
+    first = group[0].args[0]
+    return sorted(found, key=lambda at: not at[0] <= first < at[1])
 
 
 def _places(event: Event, conversion: Conversion | None, context: Context) -> dict[str, Any]:

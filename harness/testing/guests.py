@@ -26,6 +26,7 @@ def fake_plan(
     boot_timeout_s: float = 60.0,
     scenario: str = "fake",
     td_mode: str = "stub",
+    trace: bool = False,
 ) -> Plan:
     """A plan whose files are made in `directory`.
 
@@ -51,6 +52,7 @@ def fake_plan(
             origin="the fake",
         ),
         scenario=scenario,
+        trace=trace,
         boot_timeout_s=boot_timeout_s,
     )
 

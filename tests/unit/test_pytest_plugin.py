@@ -49,8 +49,9 @@ def suite_of(
     def run(body: str, *words: str, faults: str = "") -> pytest.RunResult:
         def planned(request: Request, *_: object, scenario: str) -> Plan:
             plan = fake_plan(
-                pytester.path / "fake", faults, scenario=scenario, td_mode=request.td_mode
-            )
+                pytester.path / "fake", faults, scenario=scenario, td_mode=request.td_mode,
+                trace=bool(request.trace),
+            )  # fmt: skip
             return replace(plan, spec=replace(plan.spec, smp=request.smp), boot_timeout_s=5.0)
 
         monkeypatch.setattr(suite, "prepare", planned)
@@ -253,6 +254,15 @@ def test_on_hardware_what_only_the_stub_sees_is_left_out(suite_of: Suite) -> Non
     result = suite_of(MODES, "--td-mode=tdx", "--smp=4", "-rs")
     result.stdout.fnmatch_lines(["SKIPPED*mode tdx has no stub, and nobody else sees this"])
     assert result.parseoutcomes()["skipped"] == 1
+
+
+def test_a_guest_that_cannot_be_traced_judges_nothing_and_boots_once(
+    suite_of: Suite, pytester: pytest.Pytester
+) -> None:
+    result = suite_of(MODES, "--guest-trace", "--smp=4")
+    result.assert_outcomes(errors=4)
+    result.stdout.fnmatch_lines(["*no conversion: the guest's module put no probe*"])
+    assert len(list((pytester.path / "runs").iterdir())) == 1
 
 
 def test_too_few_cpus_skip_with_the_reason(suite_of: Suite) -> None:

@@ -113,6 +113,22 @@ def test_stale_translations_of_one_conversion_and_vcpu_are_folded() -> None:
     assert str(used.site) == "memset+0x20/0x100 [m]"
 
 
+def test_translations_of_two_mappings_of_a_page_are_not_told_as_one_range() -> None:
+    s = StreamBuilder()
+    image = 0xFFFFFFFF82000000
+    for offset in (0, PAGE):
+        for base in (GVA, image):
+            change = s.pte_change(base + offset, GPA + offset, to_shared=True)
+            s.stale(base + offset, GPA + offset, change, to_shared=True, vcpu=1)
+    s.convert(GPA, 2 * PAGE, to_shared=True)
+    (finding,) = run(guest_tlb_flush, s)
+    assert (
+        "4 translations of 0xff11000001234000-0xff11000001235fff and of 1 other range"
+        in finding.summary
+    )
+    assert finding.extra["range"] == [GVA, GVA + 2 * PAGE]
+
+
 def test_stale_translations_of_two_conversions_stay_apart() -> None:
     s = StreamBuilder()
     for _ in range(2):
