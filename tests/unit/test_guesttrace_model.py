@@ -64,7 +64,8 @@ def test_a_clean_conversion_and_the_way_back_pass() -> None:
 
 
 def test_the_events_of_a_clean_conversion() -> None:
-    _, change, shared, private, first, second, back, _ = events_of(to_shared_and_back())
+    begin, change, shared, private, first, second, back, end = events_of(to_shared_and_back())
+    assert (begin.args, end.args) == ((1, 9, 0, 0, 0), (2, 9, 0, 0, 0))
     place = (STACK[0], STACK[1:])
     size = 2 * PAGE
     assert (change.pc, change.stack) == (shared.pc, shared.stack) == place
@@ -93,7 +94,7 @@ def runs(trace: TraceBuilder) -> list[tuple[int, int]]:
     """The dirty lines, as (offset in AREA, lines)."""
     found = of_kind(trace, Kind.DIRTY_RUN)
     (convert,) = of_kind(trace, Kind.CONVERT)
-    assert {event.args[4] for event in found} <= {convert.seq}
+    assert {event.args[2:] for event in found} <= {(0, 0, convert.seq)}
     assert convert.args[3] == sum(event.args[1] for event in found)
     return [(event.args[0] - AREA.gpa, event.args[1]) for event in found]
 

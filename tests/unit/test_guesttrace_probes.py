@@ -126,6 +126,8 @@ def test_a_return_is_probed_where_each_of_its_callers_goes_on(
     # MOV of the bytes of a CALL: they lead elsewhere from where they stand.
     (b"\xb8" + b"\xe8\0\0\0", RET),
     (b"\xff\xd0", RET),
+    # Right before the CALL, MOV of a byte that is the same.
+    (b"\xb0\xe8",),
 ])  # fmt: skip
 def test_what_is_no_call_of_the_function_is_no_return(code: tuple[Part, ...]) -> None:
     call: Part = (CALL, "try_accept_one")
@@ -140,6 +142,15 @@ def test_another_caller_of_the_function_is_not_probed() -> None:
     call: Part = (CALL, "__change_page_attr_set_clr")
     found = kernel({"change_page_attr_set_clr": (call,), "__set_memory_enc_pgtable": (call,)})
     assert places(found, Word.CHANGED) == [("__set_memory_enc_pgtable", 5)]
+    found = kernel({"tdx_kexec_finish": (call, (CALL, "tdx_map_gpa"))})
+    assert places(found, Word.CHANGED) == []
+    assert places(found, Word.MAPPED) == [("tdx_kexec_finish", 10)]
+
+
+def test_a_function_that_the_kernel_has_not_has_no_return() -> None:
+    code: dict[str, tuple[Part, ...]] = {"tdx_accept_memory": ((CALL, "try_accept_one"),)}
+    assert places(kernel(code), Word.ACCEPTED) == [("tdx_accept_memory", 5)]
+    assert places(kernel(code, without=("try_accept_one",)), Word.ACCEPTED) == []
 
 
 def test_a_call_that_the_end_of_the_function_cuts_short_is_none() -> None:
