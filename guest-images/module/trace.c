@@ -75,7 +75,14 @@ static int on_converted(struct kprobe *probe, struct pt_regs *regs)
 	return 0;
 }
 
-/* Behind __change_page_attr_set_clr(): the page table entries have changed. */
+/* __change_page_attr_set_clr(), which calls itself: the page table entries change from here on. */
+static int on_change(struct kprobe *probe, struct pt_regs *regs)
+{
+	tdh_log(TRACE_CHANGE, 0, 0, 0, 0);
+	return 0;
+}
+
+/* Behind it they have changed. */
 static int on_changed(struct kprobe *probe, struct pt_regs *regs)
 {
 	tdh_log(TRACE_CHANGED, (u32)regs->ax, 0, 0, 0);
@@ -159,6 +166,7 @@ static const struct {
 } kinds[] = {
 	{ "convert", on_convert },
 	{ "converted", on_converted },
+	{ "change", on_change },
 	{ "changed", on_changed },
 	{ "map", on_map },
 	{ "mapped", on_mapped },

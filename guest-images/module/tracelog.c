@@ -13,7 +13,7 @@
 
 #include "trace.h"
 
-/* 8 MiB. A conversion takes 20 records and, up to 33 pages, three for each page and CPU. */
+/* 7 MiB. A conversion takes 20 records and, up to 33 pages, three for each page and CPU. */
 #define RECORDS (1UL << 17)
 #define LINE_BYTES 64
 #define TEXT_MAX 128
@@ -36,6 +36,7 @@ static const char *const words[] = {
 	[TRACE_MARK] = "mark",
 	[TRACE_CONVERT] = "convert",
 	[TRACE_CONVERTED] = "converted",
+	[TRACE_CHANGE] = "change",
 	[TRACE_CHANGED] = "changed",
 	[TRACE_MAP] = "map",
 	[TRACE_MAPPED] = "mapped",
@@ -81,7 +82,7 @@ static u64 reserve(unsigned int count)
 	return at;
 }
 
-static struct record *fill(u64 number, enum trace_kind kind, const u64 *arg)
+static void fill(u64 number, enum trace_kind kind, const u64 *arg)
 {
 	struct record *record = slot(number);
 
@@ -90,7 +91,6 @@ static struct record *fill(u64 number, enum trace_kind kind, const u64 *arg)
 	record->cpu = raw_smp_processor_id();
 	record->kind = kind;
 	smp_store_release(&record->done, number + 1);
-	return record;
 }
 
 void tdh_log(enum trace_kind kind, u64 a, u64 b, u64 c, u64 d)
@@ -118,11 +118,11 @@ void tdh_log_line(u64 address)
 		return;
 	}
 	number = reserve(1);
-	record = NULL;
-	if (number != ~0ULL)
-		record = fill(number, TRACE_LINES, (u64[]){ address, LINE_BYTES, 0, 0 });
-	this_cpu_write(growing, record);
+	/* Before it is there to be read, for who reads it asks whether it grows. */
+	this_cpu_write(growing, number == ~0ULL ? NULL : slot(number));
 	this_cpu_write(switches, switched);
+	if (number != ~0ULL)
+		fill(number, TRACE_LINES, (u64[]){ address, LINE_BYTES, 0, 0 });
 }
 
 static unsigned int code_above(unsigned long sp, u64 *found)
@@ -173,7 +173,7 @@ int tdh_log_open(void)
 	return 0;
 }
 
-/* What is read no longer grows, and is not read again. */
+/* What is there no longer grows; what comes while it is read may. */
 static int log_file_open(struct inode *inode, struct file *file)
 {
 	on_each_cpu(stop_growing, NULL, 1);
@@ -205,8 +205,9 @@ static size_t next_line(char *text)
 
 	if (tail == atomic64_read(&head))
 		return print_lost(text);
-	/* Its writer was interrupted: it comes with the next read. */
-	if (smp_load_acquire(&record->done) != tail + 1)
+	/* Its writer was interrupted, or goes on with it: it comes with the next read. */
+	if (smp_load_acquire(&record->done) != tail + 1 ||
+	    READ_ONCE(*per_cpu_ptr(&growing, record->cpu)) == record)
 		return 0;
 	length = print(text, record);
 	WRITE_ONCE(tail, tail + 1);

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.conversions import changed_owner, direction
-from harness.events import LINE_BYTES, PAGE_BYTES, Event, Kind
+from harness.events import LINE_BYTES, PAGE_BYTES, Event, Flag, Kind
 
 _MOST_TOLD = 3
 # What of an event's place in memory both have to name alike: first address, bytes, direction.
@@ -38,7 +38,9 @@ def agreement(traced: Sequence[Event], record: Sequence[Event]) -> Agreement:
         if other is None or any(event.kind in (Kind.FAULT, Kind.VMM) for event in other):
             continue
         both += sum(changed_owner(event) for event in part)
-        claims += [*_of_conversions(part, other), *_of_translations(part, other)]
+        claims += _of_conversions(part, other)
+        claims += _of_translations(part, other)
+        claims += _of_order(part, other)
     more = [f"{len(claims) - _MOST_TOLD} more"] if len(claims) > _MOST_TOLD else []
     return Agreement(both, (*claims[:_MOST_TOLD], *more))
 
@@ -103,9 +105,35 @@ def _of_translations(traced: Sequence[Event], record: Sequence[Event]) -> Iterat
             yield f"vCPU {vcpu} did not invalidate page {page:#x}, {way}"
 
 
+def _of_order(traced: Sequence[Event], record: Sequence[Event]) -> Iterator[str]:
+    known = set(_out_of_order(record))
+    for claim in dict.fromkeys(_out_of_order(traced)):
+        if claim not in known:
+            page, way = claim
+            yield f"the mapping of page {page:#x} changed while it was shared, {way}"
+
+
+def _out_of_order(events: Sequence[Event]) -> Iterator[tuple[int, str]]:
+    """Pages whose mapping changed while they were shared, as private-access-to-shared has it."""
+    shared: set[int] = set()
+    for event in events:
+        if changed_owner(event):
+            pages = _pages(event.args[0], event.args[1])
+            (shared.update if event.flags & Flag.TO_SHARED else shared.difference_update)(pages)
+        elif event.kind is Kind.PTE_CHANGE:
+            to_shared, away = event.flags & Flag.TO_SHARED, event.flags & Flag.AWAY
+            for page in _pages(event.args[1], event.args[4]):
+                if page in shared and not (to_shared and away):
+                    yield page, direction(event)
+
+
+def _pages(start: int, size: int) -> range:
+    first = start // PAGE_BYTES * PAGE_BYTES
+    return range(first, first + (size or PAGE_BYTES), PAGE_BYTES)
+
+
 def _stale(events: Sequence[Event]) -> Iterator[tuple[int, str, int]]:
     for event in events:
         if event.kind is Kind.STALE:
-            first, size = event.args[1] // PAGE_BYTES * PAGE_BYTES, event.args[2] or PAGE_BYTES
-            for page in range(first, first + size, PAGE_BYTES):
+            for page in _pages(event.args[1], event.args[2]):
                 yield page, direction(event), event.vcpu

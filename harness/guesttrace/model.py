@@ -3,21 +3,26 @@
 
 The worst case is taken, as by the stub: when its conversion begins, every line of a range is dirty
 under the private key, and every CPU holds its translations. What the trace shows takes away from
-that: a line is clean once it was flushed between the beginning and the page tables' change, a CPU's
-translation is gone once that CPU invalidated it behind the change. Not seen are stores, so a line
-that was stored to again after its flush counts as clean, other ways to reach the range (an alias in
-vmalloc), and what a page table entry came to hold.
+that: a line is clean once it was flushed between the beginning and the end of the page tables'
+change, a CPU's translation is gone once that CPU invalidated it since the beginning of that change.
+Where a conversion changes them twice (not present in between), the first time counts. Not seen are
+stores, so a line that was stored to again after its flush counts as clean, other ways to reach the
+range (an alias in vmalloc), and what a page table entry came to hold; none of that is held against
+the kernel.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
+from harness.errors import EvidenceError
 from harness.events import LINE_BYTES, PAGE_BYTES, Event, Flag, Header, Kind, Stream
 from harness.guesttrace.record import Record, Section, Word, sections
 
 # What has to be seen for a conversion to be judged, and where its lines are flushed.
 _NEEDED = (
     Word.CONVERT,
+    Word.CONVERTED,
+    Word.CHANGE,
     Word.CHANGED,
     Word.MAP,
     Word.MAPPED,
@@ -26,9 +31,11 @@ _NEEDED = (
     Word.LINES,
 )
 _FLUSHER = "cpa_flush+"
-_ALL_LINES = (1 << PAGE_BYTES // LINE_BYTES) - 1
-# No conversion of Linux is larger.
-_MOST_PAGES = 1 << 20
+_LINES = PAGE_BYTES // LINE_BYTES
+# Of one conversion: 1 GiB, more than Linux allocates at once when it runs.
+_MOST_PAGES = 1 << 18
+# Pages looked at for a trace, over all CPUs: a guest can claim more than it can do.
+_MOST_WORK = 1 << 22
 _FAILED = 1 << 63
 
 
@@ -96,10 +103,15 @@ class _Conversion:
     # lines flushed before the change, as bits, and once more, by page number in the range
     flushed: dict[int, int] = field(default_factory=dict)
     flushed_again: int = 0
+    # its pages were shared before, and are made so again: nothing changes
+    void: bool = False
+    # page tables began to change
+    changing: bool = False
     # the PTE_CHANGE, once there is one
     changed: int | None = None
-    # page numbers invalidated since, by CPU
+    # page numbers invalidated since they began to, by CPU, and CPUs that invalidated everything
     invalidated: dict[int, set[int]] = field(default_factory=dict)
+    emptied: set[int] = field(default_factory=set)
     mapped: bool = False
 
     def page_of(self, address: int) -> int:
@@ -110,21 +122,27 @@ class _Conversion:
         """CLFLUSH of lines in a row; what is behind the change goes through the other mapping."""
         if self.changed is not None and self.to_shared:
             return
-        for at in range(address, address + size, LINE_BYTES):
-            page = self.page_of(at)
-            if 0 <= page < self.pages:
-                bit = 1 << at % PAGE_BYTES // LINE_BYTES
-                before = self.flushed.get(page, 0)
-                self.flushed_again += bool(before & bit)
-                self.flushed[page] = before | bit
+        first = max(0, (address - self.address) // LINE_BYTES)
+        end = min(self.pages * _LINES, (address + size - self.address) // LINE_BYTES)
+        for page in range(first // _LINES, -(-end // _LINES)):
+            start = page * _LINES
+            lines = _mask(end - start) & ~_mask(first - start)
+            before = self.flushed.get(page, 0)
+            self.flushed_again += (before & lines).bit_count()
+            self.flushed[page] = before | lines
+
+    def change(self) -> None:
+        """Page tables change: what was invalidated before the first time does not count."""
+        if not self.changing:
+            self.changing = True
+            self.invalidated, self.emptied = {}, set()
 
     def invalidate(self, cpu: int, address: int | None) -> None:
         """An invalidation by a CPU, of everything where there is no address."""
-        gone = self.invalidated.setdefault(cpu, set())
         if address is None:
-            gone.update(range(self.pages))
+            self.emptied.add(cpu)
         elif 0 <= (page := self.page_of(address)) < self.pages:
-            gone.add(page)
+            self.invalidated.setdefault(cpu, set()).add(page)
 
 
 class _Model:
@@ -134,10 +152,13 @@ class _Model:
         self._cpus = cpus
         self._first = first_seq
         self._events: list[Event] = []
+        self._work = 0
         # by task
         self._open: dict[int, _Conversion] = {}
         self._mapping: dict[int, Record] = {}
         self._accepting: dict[int, Record] = {}
+        # numbers of pages
+        self._shared: set[int] = set()
 
     def run(self, records: Iterable[Record]) -> list[Event]:
         """The events."""
@@ -152,13 +173,14 @@ class _Model:
             case Word.MARK:
                 self._emit(Kind.MARK, record.cpu, (a, b, 0, 0, 0))
             case Word.CONVERT:
-                # Where its return is not seen, the next one ends it.
-                self._converted(record.task)
-                self._open[record.task] = _begun(record)
+                self._open[record.task] = self._begun(record)
             case Word.CONVERTED:
                 self._converted(record.task)
             case Word.LINES if conversion:
-                conversion.flush(a, min(b, _MOST_PAGES * PAGE_BYTES))
+                self._spend(min(b // PAGE_BYTES, conversion.pages))
+                conversion.flush(a, b)
+            case Word.CHANGE if conversion:
+                conversion.change()
             case Word.CHANGED if conversion:
                 self._changed(conversion)
             case Word.INVALIDATE | Word.INVALIDATE_ALL:
@@ -174,6 +196,11 @@ class _Model:
             case Word.ACCEPTED if asked := self._accepting.pop(record.task, None):
                 self._accepted(asked, a)
 
+    def _spend(self, pages: int) -> None:
+        self._work += pages
+        if self._work > _MOST_WORK:
+            raise EvidenceError("the guest's trace tells of more conversions than can be looked at")
+
     def _emit(
         self,
         kind: Kind,
@@ -187,8 +214,20 @@ class _Model:
         self._events.append(Event(seq, kind, cpu, flags, pc, args, stack))
         return seq
 
+    def _begun(self, record: Record) -> _Conversion:
+        address, pages, to_shared, gpa = record.args
+        pages = min(pages, _MOST_PAGES)
+        self._spend(pages)
+        first = gpa // PAGE_BYTES
+        void = bool(to_shared) and all(page in self._shared for page in range(first, first + pages))
+        return _Conversion(
+            address, pages, bool(to_shared), gpa, *_place(record), record.cpu, void=void
+        )
+
     def _changed(self, conversion: _Conversion) -> None:
-        """The page tables of a range have changed: what was invalidated before does not count."""
+        """The page tables of a range have changed, for the first time."""
+        if conversion.void or conversion.changed is not None:
+            return
         conversion.changed = self._emit(
             Kind.PTE_CHANGE,
             conversion.cpu,
@@ -196,14 +235,15 @@ class _Model:
             _direction(conversion.to_shared),
             conversion,
         )
-        conversion.invalidated = {}
 
     def _mapped(self, asked: Record, succeeded: bool, conversion: _Conversion | None) -> None:
         start, end, to_shared, _ = asked.args
         pc, stack = _place(asked)
         of = conversion or _Conversion(0, 0, bool(to_shared), start, pc, stack, asked.cpu)
         pages = _pages_in(of, start, end)
-        dirty = list(_dirty_runs(of, pages)) if to_shared and succeeded else []
+        self._spend(len(pages))
+        judged = bool(to_shared) and succeeded and not of.void
+        dirty = list(_dirty_runs(of, pages)) if judged else []
         lines = sum(of.flushed.get(page, 0).bit_count() for page in pages)
         counts = lines << 32 | of.flushed_again
         status = 0 if succeeded else _FAILED
@@ -219,8 +259,15 @@ class _Model:
         for gpa, count in dirty:
             self._emit(Kind.DIRTY_RUN, asked.cpu, (gpa, count, 0, 0, seq))
         of.mapped = of.mapped or succeeded
-        if to_shared and succeeded:
+        if succeeded:
+            self._own(of, pages, bool(to_shared))
+        if judged:
             self._stale(of, pages)
+
+    def _own(self, of: _Conversion, pages: range, to_shared: bool) -> None:
+        first = of.gpa // PAGE_BYTES
+        converted = range(first + pages.start, first + pages.stop)
+        (self._shared.update if to_shared else self._shared.difference_update)(converted)
 
     def _converted(self, task: int) -> None:
         """Behind a conversion to private the memory is used again: that is its commit."""
@@ -232,6 +279,9 @@ class _Model:
         if conversion.changed is None:
             return
         for cpu in self._cpus:
+            if cpu in conversion.emptied:
+                continue
+            self._spend(len(pages))
             gone = conversion.invalidated.get(cpu, set())
             for first, count in _runs(page for page in pages if page not in gone):
                 offset = first * PAGE_BYTES
@@ -248,14 +298,6 @@ class _Model:
         gpa, _, level, _ = asked.args
         if size:
             self._emit(Kind.ACCEPT, asked.cpu, (gpa, max(0, level - 1), 0, 0, 0))
-
-
-def _begun(record: Record) -> _Conversion:
-    address, pages, to_shared, gpa = record.args
-    pc, stack = _place(record)
-    return _Conversion(
-        address, min(pages, _MOST_PAGES), bool(to_shared), gpa, pc, stack, record.cpu
-    )
 
 
 def _place(record: Record) -> tuple[int, tuple[int, ...]]:
@@ -277,10 +319,17 @@ def _pages_in(conversion: _Conversion, start: int, end: int) -> range:
 def _dirty_runs(conversion: _Conversion, pages: range) -> Iterator[tuple[int, int]]:
     """Lines that no flush reached, as (gpa of the first, number), none across pages."""
     for page in pages:
-        dirty = _ALL_LINES & ~conversion.flushed.get(page, 0)
-        lines = (line for line in range(PAGE_BYTES // LINE_BYTES) if dirty >> line & 1)
-        for first, count in _runs(lines):
+        flushed = conversion.flushed.get(page, 0)
+        if not flushed:
+            yield conversion.gpa + page * PAGE_BYTES, _LINES
+            continue
+        for first, count in _runs(line for line in range(_LINES) if not flushed >> line & 1):
             yield conversion.gpa + page * PAGE_BYTES + first * LINE_BYTES, count
+
+
+def _mask(count: int) -> int:
+    """The first lines of a page, as bits; all where there are more."""
+    return (1 << max(0, min(count, _LINES))) - 1
 
 
 def _runs(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:

@@ -19,6 +19,7 @@ from harness.symbols import Kernel
 _ENTRIES: Mapping[Word, str] = MappingProxyType(
     {
         Word.CONVERT: "__set_memory_enc_pgtable",
+        Word.CHANGE: "__change_page_attr_set_clr",
         Word.MAP: "tdx_map_gpa",
         Word.ACCEPT: "try_accept_one",
         Word.INVALIDATE: "flush_tlb_one_kernel",

@@ -34,6 +34,8 @@ class Word(StrEnum):
     CONVERT = "convert"
     # its result
     CONVERTED = "converted"
+    # __change_page_attr_set_clr(), which calls itself
+    CHANGE = "change"
     # result of __change_page_attr_set_clr(): the page table entries have changed
     CHANGED = "changed"
     # tdx_map_gpa(): start, end, 1 to shared

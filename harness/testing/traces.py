@@ -14,6 +14,7 @@ PLACES = MappingProxyType(
     {
         "convert": "__set_memory_enc_pgtable+9",
         "converted": "__set_memory_enc_dec+72",
+        "change": "__change_page_attr_set_clr+5",
         "changed": "__set_memory_enc_pgtable+336",
         "map": "tdx_map_gpa+9",
         "mapped": "tdx_enc_status_changed+56",
@@ -89,7 +90,8 @@ class TraceBuilder:
             self.add("lines", area.address + offset, size, cpu=area.cpu, task=area.task)
 
     def changed(self, area: Area) -> None:
-        """The page tables changed."""
+        """The page tables change, and have changed."""
+        self.add("change", cpu=area.cpu, task=area.task)
         self.add("changed", cpu=area.cpu, task=area.task)
 
     def invalidate(self, area: Area, cpus: Iterable[int] | None = None) -> None:

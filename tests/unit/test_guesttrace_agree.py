@@ -235,3 +235,24 @@ def test_no_more_than_three_contradictions_are_told(count: int, last: str | None
     assert len(found) == min(count, 4)
     assert ("more" in found[-1]) == (last is not None)
     assert last is None or found[-1] == last
+
+
+def changing(*, early: bool) -> Fill:
+    """A page that becomes shared, its mapping behind that where it is not `early`."""
+
+    def fill(s: StreamBuilder) -> None:
+        if early:
+            s.pte_change(GVA, GPA, to_shared=True)
+        s.convert(GPA, PAGE, to_shared=True)
+        if not early:
+            s.pte_change(GVA, GPA, to_shared=True)
+
+    return fill
+
+
+def test_an_order_that_the_trace_alone_has_is_a_contradiction() -> None:
+    right, wrong = marked(changing(early=True)), marked(changing(early=False))
+    assert agreement(wrong.events, wrong.events) == Agreement(1, ())
+    assert agreement(right.events, wrong.events) == Agreement(1, ())
+    (said,) = agreement(wrong.events, right.events).contradictions
+    assert said == f"the mapping of page {GPA:#x} changed while it was shared, private to shared"

@@ -9,7 +9,10 @@ from harness.judge import judge_slice
 from harness.testing.traces import PLACES, Area, TraceBuilder, answers
 
 AREA = Area()
-NEEDED = ("convert", "changed", "map", "mapped", "invalidate", "invalidate-all", "lines")
+NEEDED = (
+    "convert", "converted", "change", "changed", "map", "mapped", "invalidate", "invalidate-all",
+    "lines",
+)  # fmt: skip
 
 
 def blind_to(text: str) -> str:

@@ -236,15 +236,6 @@ def test_an_invalidation_of_everything_covers_all_pages(to_shared: bool) -> None
     assert only_finding(without).rule == "guest-tlb-flush"
 
 
-def test_a_conversion_whose_return_was_not_seen_ends_with_the_next_one() -> None:
-    trace = TraceBuilder()
-    trace.to_private(AREA, cpus=[0])
-    trace.lines.pop()
-    assert kinds(trace)[-1] is Kind.PTE_CHANGE
-    trace.to_shared(Area(gpa=0x9000))
-    assert only_finding(trace).rule == "guest-tlb-flush"
-
-
 def test_mapgpa_before_the_page_tables_changed_is_found() -> None:
     trace = TraceBuilder()
     trace.convert(AREA, to_shared=True)

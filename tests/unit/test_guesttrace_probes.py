@@ -24,6 +24,7 @@ ADDRESS = {name: TEXT + number * SIZE for number, name in enumerate(NAMES)}
 # An instruction's bytes, or an opcode with the function that it leads to.
 Part = bytes | tuple[int, str]
 ENTRIES = {
+    "__change_page_attr_set_clr": Word.CHANGE,
     "__set_memory_enc_pgtable": Word.CONVERT,
     "tdx_map_gpa": Word.MAP,
     "try_accept_one": Word.ACCEPT,
@@ -253,5 +254,5 @@ def test_a_kernel_without_code_is_not_probed() -> None:
 
 def test_a_function_without_code_is_not_probed() -> None:
     whole = kernel({"tdx_map_gpa": (FENTRY,)})
-    part = ElfText(((TEXT, b"\xcc" * SIZE),))
+    part = ElfText(((TEXT - SIZE, b"\xcc" * SIZE),))
     assert probes_of(Kernel(whole.functions, TEXT, part)) == ()

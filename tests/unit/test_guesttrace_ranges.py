@@ -3,8 +3,9 @@
 
 import pytest
 
+from harness.errors import EvidenceError
 from harness.events import Event, Flag, Kind
-from harness.guesttrace import read
+from harness.guesttrace import model, read
 from harness.judge import judge_slice
 from harness.testing.traces import LINE, PAGE, STACK, Area, TraceBuilder
 
@@ -94,3 +95,81 @@ def test_lines_beside_the_range_are_none_of_it() -> None:
     trace.to_shared(AREA, pieces=((0, 2 * PAGE), (0, LINE)))
     counts = [event.args[4] for event in of_kind(trace, Kind.CONVERT)]
     assert counts == [128 << 32, 128 << 32 | 1]
+
+
+def test_lines_beyond_the_range_cost_nothing() -> None:
+    trace = TraceBuilder()
+    trace.convert(AREA, to_shared=True)
+    for start in (0, AREA.address - LINE, AREA.address + PAGE):
+        trace.add("lines", start, (1 << 64) - 1)
+    trace.changed(AREA)
+    trace.invalidate(AREA)
+    trace.map(AREA, to_shared=True)
+    trace.converted(AREA)
+    (convert,) = of_kind(trace, Kind.CONVERT)
+    # All lines, those of the first page twice and those of the second one three times.
+    assert convert.args[3:] == (0, 128 << 32 | 64 * 3)
+
+
+def claims(times: int) -> TraceBuilder:
+    """Conversions of as much memory as a number can say."""
+    trace = TraceBuilder()
+    for _ in range(times):
+        trace.add("convert", AREA.address, (1 << 64) - 1, 1, AREA.gpa)
+        trace.add("changed")
+        trace.add("map", 0, (1 << 64) - 1, 1)
+        trace.add("mapped", 1)
+        trace.add("converted")
+    return trace
+
+
+def test_a_guest_that_claims_more_than_it_can_do_is_not_believed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # A quarter of what is looked at, so that the test takes no longer than others.
+    monkeypatch.setattr(model, "_MOST_WORK", model._MOST_WORK // 4)
+    assert len(of_kind(claims(1), Kind.CONVERT)) == 1
+    with pytest.raises(EvidenceError, match="more conversions than can be looked at"):
+        read(claims(40).text)
+
+
+def test_an_invalidation_while_page_tables_change_may_have_come_behind_it() -> None:
+    trace = TraceBuilder()
+    trace.convert(AREA, to_shared=True)
+    trace.flush(AREA)
+    trace.invalidate(AREA, [1])
+    trace.add("change")
+    trace.invalidate(AREA, [0])
+    trace.add("change")
+    trace.add("changed")
+    trace.map(AREA, to_shared=True)
+    trace.converted(AREA)
+    # What CPU 1 invalidated before does not count.
+    assert stale(trace) == [(1, AREA.gpa, 2 * PAGE)]
+
+
+def test_memory_that_is_not_mapped_while_its_owner_changes_breaks_no_rule() -> None:
+    trace = TraceBuilder()
+    trace.convert(AREA, to_shared=True)
+    trace.flush(AREA)
+    trace.changed(AREA)
+    trace.invalidate(AREA)
+    trace.map(AREA, to_shared=True)
+    trace.changed(AREA)
+    trace.converted(AREA)
+    assert judge_slice(read(trace.text).events, "", [], td_mode="tdx").findings == ()
+
+
+def test_shared_memory_that_is_made_shared_again_owes_nothing() -> None:
+    trace = TraceBuilder()
+    trace.to_shared(AREA)
+    trace.to_shared(AREA, pieces=(), cpus=())
+    assert [e.args[3] for e in of_kind(trace, Kind.CONVERT)] == [0, 0]
+    assert len(of_kind(trace, Kind.PTE_CHANGE)) == 1
+    assert judge_slice(read(trace.text).events, "", [], td_mode="tdx").findings == ()
+    # Of private memory it owes both, before and after; a page more is private as well.
+    larger = Area(pages=3)
+    trace.to_private(AREA)
+    trace.to_shared(larger, pieces=(), cpus=())
+    found = judge_slice(read(trace.text).events, "", [], td_mode="tdx").findings
+    assert {f.rule for f in found} == {"guest-cache-flush", "guest-tlb-flush"}

@@ -143,7 +143,7 @@ def test_a_line_of_another_form_is_an_error_that_does_not_repeat_it(line: str) -
     assert str(caught.value) == "line 4 of the guest's trace is no record"
 
 
-@pytest.mark.parametrize("word", ["evil", "change", "convert-", "-", "mark-mark"])
+@pytest.mark.parametrize("word", ["evil", "changes", "convert-", "-", "mark-mark"])
 def test_an_unknown_word_is_an_error_that_does_not_repeat_it(word: str) -> None:
     with pytest.raises(EvidenceError) as caught:
         section_of(f"0 0 50 {word} 0 0 0 0")
