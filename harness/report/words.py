@@ -29,6 +29,7 @@ _ADDRESSES = frozenset(
 _MAIN_COUNTS = {
     "conversions": "conversions",
     "conversions_told": "conversions by the guest's word",
+    "conversions_traced": "traced by the guest too",
     "bytes_converted": "converted",
     "lines_flushed": "lines flushed",
     "lines_dirty": "lines left dirty",
