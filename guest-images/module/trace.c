@@ -209,7 +209,7 @@ int tdh_probe(struct tdh_request *req)
 {
 	const char *kind = tdh_word(req, "kind", "");
 	struct place *place;
-	int error = 0;
+	int error;
 
 	mutex_lock(&putting);
 	place = &places[place_count];

@@ -194,7 +194,6 @@ static size_t print_lost(char *text)
 	u64 count = atomic64_xchg(&lost, 0) + missed - missed_before;
 
 	missed_before = missed;
-
 	return count ? scnprintf(text, TEXT_MAX, "%llx 0 0 lost %llx 0 0 0\n", tail, count) : 0;
 }
 
