@@ -40,7 +40,9 @@ def agreement(traced: Sequence[Event], record: Sequence[Event]) -> Agreement:
         both += sum(changed_owner(event) for event in part)
         claims += _of_conversions(part, other)
         claims += _of_translations(part, other)
-        claims += _of_order(part, other)
+        # A conversion that the record has not may be of more memory than there is.
+        if not any(_unknown(part, other)):
+            claims += _of_order(part, other)
     more = [f"{len(claims) - _MOST_TOLD} more"] if len(claims) > _MOST_TOLD else []
     return Agreement(both, (*claims[:_MOST_TOLD], *more))
 
@@ -77,6 +79,12 @@ def _of_conversions(traced: Sequence[Event], record: Sequence[Event]) -> Iterato
                 for event, other in zip(events, known, strict=True)
                 for claim in _of_lines(event, other)
             )
+
+
+def _unknown(traced: Sequence[Event], record: Sequence[Event]) -> Iterator[bool]:
+    """Of each range that was traced, whether the record has fewer conversions of it."""
+    known = _by_key(record)
+    return (len(events) > len(known.get(key, ())) for key, events in _by_key(traced).items())
 
 
 def _of_lines(traced: Event, record: Event) -> Iterator[str]:

@@ -256,3 +256,8 @@ def test_an_order_that_the_trace_alone_has_is_a_contradiction() -> None:
     assert agreement(right.events, wrong.events) == Agreement(1, ())
     (said,) = agreement(wrong.events, right.events).contradictions
     assert said == f"the mapping of page {GPA:#x} changed while it was shared, private to shared"
+
+
+def test_a_conversion_of_more_memory_than_there_is_costs_nothing() -> None:
+    claimed = marked(lambda s: s.convert(0, (1 << 64) - PAGE, to_shared=True, flushed=0))
+    assert len(agreement(claimed.events, marked(nothing).events).contradictions) == 1
